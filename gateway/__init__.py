@@ -1,0 +1,1 @@
+"""The gateway itself: it composes `protocol`, `llm` and `storage` into a server."""

@@ -1,0 +1,1 @@
+"""Brokers carry the running turn's text from the runner to its readers."""

@@ -1,0 +1,114 @@
+"""What one call is going to hear, decided before the first byte is sent."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from itertools import cycle, islice
+
+from llm.simulator import wire
+from llm.simulator.faults import Faults
+
+_SEPARATORS = ("\u2028", "\u2029", "\u0085")
+
+
+class Ending(Enum):
+    """What follows the last piece; of two that are due at once, the first named here counts."""
+
+    STALL = auto()
+    CUT = auto()
+    END = auto()
+    ERROR = auto()
+    COMPLETE = auto()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The pieces of a reply, when they are due, and how it ends."""
+
+    pieces: tuple[str, ...]
+    ending: Ending
+    faults: Faults
+    by_itself: bool
+    """Whether the reply came to its own end, not to the limit of pieces or to a fault."""
+
+    def completion_tokens(self) -> int:
+        """The tokens a model would have generated: a reply that stops by itself has an end token."""
+        return len(self.pieces) + self.by_itself
+
+    def duration_ms(self) -> float:
+        """From the start to the last piece."""
+        return self.faults.first_token_ms + self.faults.interval_ms * max(len(self.pieces) - 1, 0)
+
+    def text(self) -> str:
+        """The reply as `/chat` gives it."""
+        return "".join(self.pieces).strip()
+
+    def writes(self) -> Iterator[tuple[float, bytes]]:
+        """Everything that is written of a stream, and how many seconds after its start."""
+        faults = self.faults
+        yield 0.0, wire.START
+        for index, event in enumerate(wire.chunk_events(self.pieces)):
+            due_s = (faults.first_token_ms + index * faults.interval_ms) / 1000
+            if faults.junk:
+                yield due_s, wire.JUNK[index % len(wire.JUNK)]
+            if faults.split_utf8:
+                for part in wire.cut_inside_characters(event):
+                    yield due_s, part
+            else:
+                yield due_s, event
+        for event in self._last_events():
+            yield self.duration_ms() / 1000, event
+
+    def _last_events(self) -> tuple[bytes, ...]:
+        match self.ending:
+            case Ending.COMPLETE:
+                return wire.complete_event(self.pieces), wire.DONE
+            case Ending.ERROR:
+                return (wire.error_event(self.faults.message),)
+            case _:
+                return ()
+
+
+def plan_reply(said: Sequence[str], *, limit: int, faults: Faults) -> Plan:
+    """The plan for a reply that would be said in these pieces, were it not for limit and faults."""
+    pieces = tuple(said[:limit]) if faults.pieces is None else stretched(said, faults.pieces)
+    if faults.u2028:
+        pieces = tuple(map(_with_separator, pieces, cycle(_SEPARATORS)))
+    ending, at = _ending(faults)
+    by_itself = ending is Ending.COMPLETE and (faults.pieces is not None or len(said) < limit)
+    return Plan(pieces[:at], ending, faults, by_itself)
+
+
+def frozen_plan(faults: Faults) -> Plan:
+    """The plan for a request that freezes midm: no piece, then an error without words."""
+    return Plan((), Ending.ERROR, Faults(first_token_ms=0.0, delay_ms=faults.delay_ms), False)
+
+
+def stretched(said: Sequence[str], count: int) -> tuple[str, ...]:
+    """Exactly `count` of the pieces, said again from the beginning where there are too few.
+
+    Nothing cannot be stretched: it stays nothing.
+    """
+    if len(said) >= count or not said:
+        return tuple(said[:count])
+    again = (*said[:-1], said[-1].rstrip() + " ")
+    return tuple(islice(cycle(again), count))
+
+
+def _ending(faults: Faults) -> tuple[Ending, int | None]:
+    wanted = (
+        (faults.stall_at, Ending.STALL),
+        (faults.cut_at, Ending.CUT),
+        (faults.end_at, Ending.END),
+        (faults.error_at, Ending.ERROR),
+    )
+    due = [(at, ending) for at, ending in wanted if at is not None]
+    if not due:
+        return Ending.COMPLETE, None
+    at, ending = min(due, key=lambda each: each[0])
+    return ending, at
+
+
+def _with_separator(piece: str, separator: str) -> str:
+    word = piece.rstrip(" \n")
+    return word + separator + piece[len(word) :]

@@ -1,0 +1,1 @@
+"""What is said on the wire: pydantic and the standard library, no I/O and no event loop."""

@@ -1,0 +1,61 @@
+"""What a chat request may hold, whichever transport brings it."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from protocol.text import storable
+
+MAX_MESSAGE_CHARS = 32_000
+MAX_NEW_TOKENS = 8_192
+MAX_TEMPERATURE = 2.0
+MAX_REQUEST_ID_CHARS = 64
+MAX_TURN = 999_999_999
+
+
+def _made_storable(value: Any) -> Any:
+    return storable(value) if isinstance(value, str) else value
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise PydanticCustomError("blank", "Input should hold more than white space")
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_made_storable)]
+Message = Annotated[Text, Field(max_length=MAX_MESSAGE_CHARS), AfterValidator(_not_blank)]
+RequestId = Annotated[Text, Field(min_length=1, max_length=MAX_REQUEST_ID_CHARS)]
+TurnNumber = Annotated[int, Field(ge=1, le=MAX_TURN)]
+
+
+class Model(BaseModel):
+    """Fields that are not known are ignored: clients of the original send a few."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class GenerationFields(Model):
+    """How the model is to answer, where the client cares; None means the server's default."""
+
+    max_new_tokens: Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE, allow_inf_nan=False)] | None = (
+        None
+    )
+    do_sample: bool | None = None
+
+
+class ChatFields(GenerationFields):
+    """One user message, to be answered."""
+
+    message: Message
+    request_id: RequestId | None = None
+    replaces: TurnNumber | None = None
+
+
+class RegenerateFields(GenerationFields):
+    """The same question asked again; `turn` None means the last."""
+
+    turn: TurnNumber | None = None
+    request_id: RequestId | None = None

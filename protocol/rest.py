@@ -1,0 +1,111 @@
+"""Bodies of the REST calls: those of the original specification, with additions only."""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, JsonValue
+
+from protocol.chat import ChatFields, Model, TurnNumber
+from protocol.client_frames import HistoryLimit
+from protocol.errors import ErrorCode
+from protocol.server_frames import FinishReason, StoredMessage, omitted_if_none
+from protocol.text import storable
+
+
+def _storable_json(value: Any) -> Any:
+    return json.loads(storable(json.dumps(value, ensure_ascii=False)))
+
+
+class CreateSession(Model):
+    """Clients of the original put other fields beside `metadata`, or none at all."""
+
+    metadata: Annotated[dict[str, JsonValue], BeforeValidator(_storable_json)] | None = None
+
+
+class Session(Model):
+    """One conversation."""
+
+    session_id: str
+    created_at: str
+    last_accessed: str
+    metadata: dict[str, Any]
+
+
+class ChatRequest(ChatFields):
+    """The body of `POST /api/chat` and `POST /api/chat/stream`."""
+
+    session_id: str
+
+
+class CancelRequest(Model):
+    """The body of `POST /api/sessions/{id}/cancel`; None means the open turn."""
+
+    turn: TurnNumber | None = None
+
+
+class HistoryQuery(Model):
+    """The query of `GET /api/sessions/{id}/messages`."""
+
+    limit: HistoryLimit | None = None
+    before: str | None = None
+    include: Literal["replaced"] | None = None
+
+
+class ChatReply(Model):
+    """The whole reply of one turn."""
+
+    message_id: str
+    role: Literal["assistant"] = "assistant"
+    content: str
+    created_at: str
+    token_usage: dict[str, Any] | None
+    turn: int
+    finish_reason: FinishReason
+
+
+class Messages(Model):
+    """A page of the history, oldest first.
+
+    `cursor` is where to go on reading; null on a page asked for with `before`.
+    """
+
+    session_id: str
+    messages: list[StoredMessage]
+    total_count: int
+    next_before: str | None
+    cursor: str | None
+
+
+class Cancelled(Model):
+    """The turn that is being stopped."""
+
+    turn: int
+
+
+class Health(Model):
+    """What works; `simulated` tells that no model server is configured."""
+
+    status: Literal["healthy", "degraded"]
+    timestamp: str
+    llm_server_available: bool
+    database_connected: bool
+    llm_server_busy: bool
+    simulated: bool
+    connections: int
+    running_turns: int
+    queued_turns: int
+    version: str
+
+
+class Problem(Model):
+    """An error, as RFC 9457 has it, with the gateway's own code."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: ErrorCode | Literal["not_found", "method_not_allowed", "body_too_large"]
+    retryable: bool
+    retry_after_ms: int | None = omitted_if_none()
+    turn: int | None = omitted_if_none()
+    message_id: str | None = omitted_if_none()

@@ -1,0 +1,1 @@
+"""What is kept: sessions, turns and messages, in one SQL database."""

@@ -1,0 +1,84 @@
+"""Sessions: one conversation each."""
+
+import json
+from collections.abc import Sequence
+
+from sqlalchemy import bindparam, delete, insert, select, update
+
+from protocol.errors import ErrorCode, Refusal
+from protocol.rest import Session
+from storage.operations import Operation, Row
+from storage.tables import message_order, messages, sessions, turns
+from storage.times import utc_now
+
+_SESSION_ID = bindparam("session_id")
+_BY_ID = sessions.c.session_id == bindparam("of_session")
+
+_INSERT = insert(sessions)
+_SELECT = select(sessions).where(_BY_ID)
+_TOUCH = (
+    update(sessions)
+    .where(_BY_ID)
+    .values(last_accessed=bindparam("now"))
+    .returning(sessions.c.session_id)
+)
+# Children before parents: foreign keys are on.
+_DELETIONS = tuple(
+    delete(table).where(table.c.session_id == _SESSION_ID)
+    for table in (turns, message_order, messages)
+)
+_DELETE = delete(sessions).where(sessions.c.session_id == _SESSION_ID).returning(sessions)
+_EXPIRED = select(sessions.c.session_id).where(
+    sessions.c.last_accessed < bindparam("before"),
+    ~select(turns.c.turn)
+    .where(turns.c.session_id == sessions.c.session_id, turns.c.ended_at.is_(None))
+    .exists(),
+)
+
+
+def create(session_id: str, metadata: dict[str, object]) -> Operation[Session]:
+    """Begin a session."""
+    now = utc_now()
+    text = json.dumps(metadata, ensure_ascii=False)
+    row = {"session_id": session_id, "created_at": now, "last_accessed": now, "metadata": text}
+    yield _INSERT, row
+    return Session(session_id=session_id, created_at=now, last_accessed=now, metadata=metadata)
+
+
+def get(session_id: str) -> Operation[Session]:
+    """Read a session; `Refusal` (`session_not_found`) where there is none."""
+    rows = yield _SELECT, {"of_session": session_id}
+    return _session(_only(rows))
+
+
+def touch(session_id: str) -> Operation[None]:
+    """Note that a session is used; `Refusal` (`session_not_found`) where there is none."""
+    _only((yield _TOUCH, {"of_session": session_id, "now": utc_now()}))
+
+
+def remove(session_id: str) -> Operation[None]:
+    """Delete a session and all it holds; `Refusal` (`session_not_found`) where there is none."""
+    for statement in _DELETIONS:
+        yield statement, {"session_id": session_id}
+    _only((yield _DELETE, {"session_id": session_id}))
+
+
+def expired(before: str) -> Operation[list[str]]:
+    """List sessions without an open turn that nobody has used since a time."""
+    rows = yield _EXPIRED, {"before": before}
+    return [row["session_id"] for row in rows]
+
+
+def _only(rows: Sequence[Row]) -> Row:
+    if not rows:
+        raise Refusal(ErrorCode.SESSION_NOT_FOUND)
+    return rows[0]
+
+
+def _session(row: Row) -> Session:
+    return Session(
+        session_id=row["session_id"],
+        created_at=row["created_at"] or "",
+        last_accessed=row["last_accessed"] or "",
+        metadata=json.loads(row["metadata"] or "{}"),
+    )

@@ -1,0 +1,111 @@
+"""What happens in SQLite's threads: pragmas, statements, batches. Synchronous."""
+
+import sqlite3
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import ClauseElement, Executable
+from sqlalchemy.dialects.sqlite import dialect
+
+from storage.operations import Operation, Parameters, Row, StorageError
+
+T = TypeVar("T")
+BUSY_MS = 5_000
+
+_DIALECT = dialect(paramstyle="named")
+
+
+class Writing(sqlite3.Connection):
+    """The one connection that writes."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.row_factory = sqlite3.Row
+        self.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        self.execute("PRAGMA journal_mode = WAL")
+        # With group commit, FULL costs next to nothing; NORMAL can lose what was acknowledged.
+        self.execute("PRAGMA synchronous = FULL")
+        self.execute("PRAGMA foreign_keys = ON")
+
+
+class Reading(sqlite3.Connection):
+    """A connection that reads: in WAL mode it neither waits for the writer nor stops it."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.row_factory = sqlite3.Row
+        self.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        self.execute("PRAGMA query_only = ON")
+
+
+def run_batch(
+    connection: sqlite3.Connection, operations: Sequence[Operation[Any]]
+) -> list[Any | BaseException]:
+    """Run operations in one transaction; return each one's result, or what it raised.
+
+    An operation that raises is undone alone. Raises `StorageError` if none could be committed.
+    """
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        outcomes = [_run_undoable(connection, operation) for operation in operations]
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        # On a full disk SQLite may have rolled back by itself already.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise StorageError(str(error)) from error
+    return outcomes
+
+
+def run_snapshot(connection: sqlite3.Connection, operation: Operation[T]) -> T:
+    """Run an operation that only selects, so that all its statements see the same rows."""
+    connection.execute("BEGIN")
+    try:
+        return _run(connection, operation)
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _run_undoable(connection: sqlite3.Connection, operation: Operation[Any]) -> Any:
+    connection.execute("SAVEPOINT operation")
+    try:
+        outcome = _run(connection, operation)
+    except Exception as error:  # it belongs to the one who asked
+        if not connection.in_transaction:
+            raise
+        connection.execute("ROLLBACK TO operation")
+        outcome = StorageError(str(error)) if isinstance(error, sqlite3.Error) else error
+    connection.execute("RELEASE operation")
+    return outcome
+
+
+def _run(connection: sqlite3.Connection, operation: Operation[T]) -> T:
+    rows: list[Row] = []
+    try:
+        statement, parameters = next(operation)
+        while True:
+            rows = _execute(connection, statement, parameters)
+            statement, parameters = operation.send(rows)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    finally:
+        operation.close()
+
+
+def _execute(
+    connection: sqlite3.Connection, statement: Executable, parameters: Parameters
+) -> list[Row]:
+    sql, defaults = _compiled(statement)
+    return connection.execute(sql, {**defaults, **parameters}).fetchall()
+
+
+@lru_cache(maxsize=512)
+def _compiled(statement: Executable) -> tuple[str, dict[str, Any]]:
+    """Return the SQL of a statement and the values of the constants in it."""
+    # Compiling costs a hundred times what SQLite needs to run the statement; statements are
+    # constants of their modules, so each is compiled once.
+    compiled = cast(ClauseElement, statement).compile(dialect=_DIALECT)
+    return str(compiled), dict(compiled.params or {})

@@ -1,0 +1,294 @@
+"""Turns: a user message and its reply, from the moment they are accepted to their end."""
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import bindparam, func, insert, select, update
+
+from protocol.errors import ErrorCode, Refusal
+from protocol.server_frames import FinishReason, TurnStatus, UserMessage
+from storage import sessions
+from storage.operations import Operation, Row
+from storage.tables import OPEN, QUESTION, REPLY, message_order, messages, turns
+from storage.times import utc_now
+
+OpenStatus = Literal["queued", "running"]
+EndStatus = Literal["complete", "cancelled", "failed", "interrupted"]
+
+
+@dataclass(frozen=True)
+class NewTurn:
+    """What is to become a turn.
+
+    `message` None asks the question of turn `replaces` again; `replaces` 0 is the last active
+    turn. `fingerprint` tells a repeat of the request from another one with the same id.
+    """
+
+    session_id: str
+    message: str | None
+    replaces: int | None
+    request_id: str | None
+    fingerprint: str
+    generation: dict[str, object]
+    status: OpenStatus
+    user_message_id: str
+    reply_message_id: str
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A question and its reply, as context for the next question."""
+
+    question: str
+    reply: str
+
+
+@dataclass(frozen=True)
+class StoredTurn:
+    """A turn as it was accepted, or as it was found after a restart."""
+
+    session_id: str
+    turn: int
+    attempt: int
+    status: TurnStatus
+    user_message: UserMessage
+    reply_message_id: str
+    request_id: str | None
+    replaces: int | None
+    generation: dict[str, object]
+    created_at: str
+    checkpoint: str = ""
+    duplicate: bool = False
+
+
+_SESSION = turns.c.session_id == bindparam("of_session")
+_TURN = turns.c.turn == bindparam("of_turn")
+_USER = messages.alias("user_message")
+_REPLY = messages.alias("reply_message")
+
+_SELECT = select(turns, _USER.c.content, _USER.c.created_at.label("asked_at")).join(
+    _USER, _USER.c.message_id == turns.c.user_message_id
+)
+_BY_REQUEST = _SELECT.where(_SESSION, turns.c.request_id == bindparam("of_request"))
+_ALL_OPEN = _SELECT.where(OPEN).order_by(turns.c.session_id)
+_OPEN_TURN = select(turns.c.turn).where(_SESSION, OPEN)
+_LAST = select(func.max(turns.c.turn).label("last")).where(_SESSION)
+_LAST_ACTIVE = select(func.max(turns.c.turn).label("last")).where(
+    _SESSION, turns.c.replaced_by.is_(None)
+)
+_REPLACEABLE = _SELECT.where(_SESSION, _TURN, turns.c.replaced_by.is_(None))
+_HIDE = (
+    update(turns)
+    .where(_SESSION, turns.c.turn >= bindparam("of_turn"), turns.c.replaced_by.is_(None))
+    .values(replaced_by=bindparam("by"))
+)
+_INSERT_MESSAGE = insert(messages)
+_INSERT_ORDER = insert(message_order)
+_INSERT_TURN = insert(turns)
+
+_THIS_ATTEMPT = (_SESSION, _TURN, turns.c.attempt == bindparam("of_attempt"), OPEN)
+_CHECKPOINT = (
+    update(turns)
+    .where(*_THIS_ATTEMPT)
+    .values(checkpoint=bindparam("text"), status=bindparam("now_status"))
+)
+_TAKE_UP = (
+    update(turns)
+    .where(*_THIS_ATTEMPT)
+    .values(attempt=turns.c.attempt + 1, status="queued")
+    .returning(turns.c.turn)
+)
+_END = (
+    update(turns)
+    .where(*_THIS_ATTEMPT)
+    .values(
+        status=bindparam("end_status"),
+        finish_reason=bindparam("reason"),
+        total_tokens=bindparam("tokens"),
+        ending=bindparam("event"),
+        ended_at=bindparam("now"),
+        checkpoint=None,
+    )
+    .returning(turns.c.reply_message_id)
+)
+_CONTEXT = (
+    select(_USER.c.content.label("question"), _REPLY.c.content.label("reply"))
+    .select_from(turns)
+    .join(_USER, _USER.c.message_id == turns.c.user_message_id)
+    .join(_REPLY, _REPLY.c.message_id == turns.c.reply_message_id)
+    .where(_SESSION, turns.c.turn < bindparam("of_turn"), turns.c.replaced_by.is_(None))
+    .where(turns.c.ended_at.is_not(None), func.trim(_REPLY.c.content) != "")
+    .order_by(turns.c.turn.desc())
+    .limit(bindparam("most"))
+)
+
+
+def accept(new: NewTurn) -> Operation[StoredTurn]:
+    """Store a user message as the session's next turn, or find the turn it already is.
+
+    Raises `Refusal`: `session_not_found`, `request_id_conflict`, `turn_in_progress`,
+    `turn_not_found`; nothing is stored then.
+    """
+    yield from sessions.touch(new.session_id)
+    if repeat := (yield from find_repeat(new)):
+        return repeat
+    here = {"of_session": new.session_id}
+    if (yield _OPEN_TURN, here):
+        raise Refusal(ErrorCode.TURN_IN_PROGRESS)
+    replaces, question = yield from _resolve(new)
+    [row] = yield _LAST, here
+    turn = (row["last"] or 0) + 1
+    if replaces is not None:
+        yield _HIDE, here | {"of_turn": replaces, "by": turn}
+    return (yield from _insert(new, turn, question, replaces))
+
+
+def find_repeat(new: NewTurn) -> Operation[StoredTurn | None]:
+    """Find the turn that a request already is; `Refusal` (`request_id_conflict`)."""
+    if new.request_id is None:
+        return None
+    rows = yield _BY_REQUEST, {"of_session": new.session_id, "of_request": new.request_id}
+    if not rows:
+        return None
+    if rows[0]["fingerprint"] != new.fingerprint:
+        raise Refusal(ErrorCode.REQUEST_ID_CONFLICT)
+    return _stored(rows[0], duplicate=True)
+
+
+def context(session_id: str, turn: int, *, most: int) -> Operation[list[Exchange]]:
+    """Read up to `most` active, ended exchanges before a turn, newest first, none blank."""
+    rows = yield _CONTEXT, {"of_session": session_id, "of_turn": turn, "most": most}
+    return [Exchange(row["question"], row["reply"]) for row in rows if row["reply"].strip()]
+
+
+def checkpoint(turn: StoredTurn, text: str, *, status: OpenStatus = "running") -> Operation[None]:
+    """Keep the text of a running turn, so that a crash loses little of it."""
+    yield _CHECKPOINT, _attempt(turn) | {"text": text, "now_status": status}
+
+
+def end(
+    turn: StoredTurn,
+    *,
+    status: EndStatus,
+    finish_reason: FinishReason,
+    text: str,
+    total_tokens: int,
+    usage: dict[str, int] | None,
+    ended_at: str,
+    event: str,
+) -> Operation[bool]:
+    """Store a reply and the terminal event (JSON) that tells of it.
+
+    Returns False, and stores nothing, if this attempt of the turn is not open any more.
+    """
+    outcome = {
+        "end_status": status,
+        "reason": finish_reason,
+        "tokens": total_tokens,
+        "event": event,
+        "now": ended_at,
+    }
+    if not (yield _END, _attempt(turn) | outcome):
+        return False
+    yield (
+        _INSERT_MESSAGE,
+        {
+            "message_id": turn.reply_message_id,
+            "session_id": turn.session_id,
+            "role": "assistant",
+            "content": text,
+            "created_at": ended_at,
+            "token_usage": json.dumps(usage) if usage else None,
+        },
+    )
+    yield _INSERT_ORDER, _place(turn.reply_message_id, turn.session_id, turn.turn, REPLY)
+    return True
+
+
+def all_open() -> Operation[list[StoredTurn]]:
+    """List the turns that a process left open when it died."""
+    rows = yield _ALL_OPEN, {}
+    return [_stored(row) for row in rows]
+
+
+def take_up(turn: StoredTurn) -> Operation[bool]:
+    """Make an open turn the next attempt; False if somebody else already did."""
+    return bool((yield _TAKE_UP, _attempt(turn)))
+
+
+def _resolve(new: NewTurn) -> Operation[tuple[int | None, str]]:
+    """Find which turn is replaced, and the question to ask."""
+    if new.replaces is None:
+        assert new.message is not None, "only a replacement may lack a message"  # noqa: S101
+        return None, new.message
+    here = {"of_session": new.session_id}
+    [row] = yield _LAST_ACTIVE, here
+    rows = yield _REPLACEABLE, here | {"of_turn": new.replaces or row["last"]}
+    if not rows:
+        raise Refusal(ErrorCode.TURN_NOT_FOUND)
+    return rows[0]["turn"], rows[0]["content"] if new.message is None else new.message
+
+
+def _insert(new: NewTurn, turn: int, question: str, replaces: int | None) -> Operation[StoredTurn]:
+    now = utc_now()
+    yield (
+        _INSERT_MESSAGE,
+        {
+            "message_id": new.user_message_id,
+            "session_id": new.session_id,
+            "role": "user",
+            "content": question,
+            "created_at": now,
+            "token_usage": None,
+        },
+    )
+    yield _INSERT_ORDER, _place(new.user_message_id, new.session_id, turn, QUESTION)
+    row = {column.name: None for column in turns.c} | {
+        "session_id": new.session_id,
+        "turn": turn,
+        "attempt": 1,
+        "total_tokens": 0,
+        "status": new.status,
+        "request_id": new.request_id,
+        "fingerprint": new.fingerprint,
+        "replaces": replaces,
+        "user_message_id": new.user_message_id,
+        "reply_message_id": new.reply_message_id,
+        "generation": json.dumps(new.generation),
+        "created_at": now,
+    }
+    yield _INSERT_TURN, row
+    return _stored(row | {"content": question, "asked_at": now})
+
+
+def _place(message_id: str, session_id: str, turn: int, position: int) -> dict[str, object]:
+    place = {"message_id": message_id, "session_id": session_id}
+    return place | {"turn": turn, "position": position}
+
+
+def _attempt(turn: StoredTurn) -> dict[str, object]:
+    return {
+        "of_session": turn.session_id,
+        "of_turn": turn.turn,
+        "of_attempt": turn.attempt,
+    }
+
+
+def _stored(row: Row, *, duplicate: bool = False) -> StoredTurn:
+    return StoredTurn(
+        session_id=row["session_id"],
+        turn=row["turn"],
+        attempt=row["attempt"],
+        status=row["status"],
+        user_message=UserMessage(
+            message_id=row["user_message_id"], content=row["content"], created_at=row["asked_at"]
+        ),
+        reply_message_id=row["reply_message_id"],
+        request_id=row["request_id"],
+        replaces=row["replaces"],
+        generation=json.loads(row["generation"]),
+        created_at=row["created_at"],
+        checkpoint=row["checkpoint"] or "",
+        duplicate=duplicate,
+    )
