@@ -14,6 +14,8 @@ DEFAULT_MAX_BUFFERED_BYTES = 256 * 1024
 DEFAULT_MAX_HEAD_BYTES = 64 * 1024
 DEFAULT_MAX_HEADERS = 128
 
+_OWN_HEADERS = frozenset({b"connection", b"transfer-encoding"})
+
 
 class DirectTransport(httpx.AsyncBaseTransport):
     """Opens a connection for each request and closes it with the response; there is no pool.
@@ -283,12 +285,12 @@ class _Body(httpx.AsyncByteStream):
 
 def _serialize(request: httpx.Request) -> bytes:
     """Write the request; its body is at hand, so its length is known."""
-    headers = {name.lower(): value for name, value in request.headers.raw}
-    headers[b"connection"] = b"close"
-    if headers.pop(b"transfer-encoding", None):
-        headers[b"content-length"] = b"%d" % len(request.content)
+    headers = [header for header in request.headers.raw if header[0].lower() not in _OWN_HEADERS]
+    if "transfer-encoding" in request.headers:
+        headers.append((b"Content-Length", b"%d" % len(request.content)))
+    headers.append((b"Connection", b"close"))
     lines = [b"%b %b HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
-    lines += [b"%b: %b" % header for header in headers.items()]
+    lines += [b"%b: %b" % header for header in headers]
     if any(b"\r" in line or b"\n" in line for line in lines):
         raise httpx.LocalProtocolError("a line break in the head of the request")
     return b"\r\n".join([*lines, b"", request.content])

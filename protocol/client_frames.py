@@ -10,6 +10,7 @@ from protocol.chat import (
     Model,
     RegenerateFields,
     RequestId,
+    Text,
     TurnNumber,
 )
 from protocol.errors import ErrorCode, Refusal
@@ -52,7 +53,7 @@ class GetHistory(Model):
 
     type: Literal["history"] = "history"
     limit: HistoryLimit | None = None
-    before: str | None = None
+    before: Text | None = None
     request_id: RequestId | None = None
 
 
@@ -60,7 +61,7 @@ class Auth(Model):
     """Credentials: as the first frame, or to renew them later."""
 
     type: Literal["auth"] = "auth"
-    token: str
+    token: Text
 
 
 class Ping(Model):

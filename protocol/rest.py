@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, JsonValue
 
-from protocol.chat import ChatFields, Model, TurnNumber
+from protocol.chat import ChatFields, Model, Text, TurnNumber
 from protocol.client_frames import HistoryLimit
 from protocol.errors import ErrorCode
 from protocol.server_frames import FinishReason, StoredMessage, omitted_if_none
@@ -34,7 +34,7 @@ class Session(Model):
 class ChatRequest(ChatFields):
     """The body of `POST /api/chat` and `POST /api/chat/stream`."""
 
-    session_id: str
+    session_id: Text
 
 
 class CancelRequest(Model):
@@ -47,7 +47,7 @@ class HistoryQuery(Model):
     """The query of `GET /api/sessions/{id}/messages`."""
 
     limit: HistoryLimit | None = None
-    before: str | None = None
+    before: Text | None = None
     include: Literal["replaced"] | None = None
 
 
@@ -72,7 +72,7 @@ class Messages(Model):
     session_id: str
     messages: list[StoredMessage]
     total_count: int
-    next_before: str | None
+    next_before: Text | None
     cursor: str | None
 
 

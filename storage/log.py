@@ -6,13 +6,14 @@ from sqlalchemy import bindparam, func, select
 
 from protocol.cursor import BEGINNING, END, Cursor
 from protocol.server_frames import Frame, Start, TurnStatus, UserMessage, token_frames
+from storage import sessions
 from storage.operations import Operation, Row
 from storage.tables import messages, turns
 
 PAGE_TURNS = 100
 """A cursor more turns behind than this is not resumed: the client loads the history instead."""
 
-_READ_TURNS = 20
+_READ_TURNS = 10
 
 _SESSION = turns.c.session_id == bindparam("of_session")
 _USER = messages.alias("user_message")
@@ -71,7 +72,9 @@ def join(session_id: str, after: str | None) -> Operation[Joined]:
     """Find where a connection starts: at its cursor if that is honoured, else at the end.
 
     The end lies before an open turn, so that the turn is delivered from its `start`.
+    Raises `Refusal` (`session_not_found`).
     """
+    yield from sessions.get(session_id)
     rows = yield _LAST_TWO, {"of_session": session_id}
     newest = rows[0] if rows else None
     is_open = newest is not None and newest["ended_at"] is None

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import and_, bindparam, func, or_, select, tuple_
 
@@ -123,6 +124,15 @@ def reply(session_id: str, turn: int) -> Operation[StoredMessage | None]:
     return _message(rows[0], turn=turn, finish_reason=rows[0]["finish_reason"])
 
 
+def read_usage(stored: str | None) -> dict[str, Any] | None:
+    """Read stored token usage; None where there is none, or nothing that makes sense."""
+    try:
+        usage = json.loads(stored or "null")
+    except ValueError:
+        return None
+    return usage if isinstance(usage, dict) else None
+
+
 def _newest(session_id: str) -> Operation[Cursor]:
     rows = yield _NEWEST, {"of_session": session_id}
     if not rows:
@@ -174,7 +184,7 @@ def _message(
         role=row["role"],
         content=row["content"] or "",
         created_at=row["created_at"] or "",
-        token_usage=json.loads(row["token_usage"]) if row["token_usage"] else None,
+        token_usage=read_usage(row["token_usage"]),
         turn=turn,
         finish_reason=finish_reason,
         replaced_by=replaced_by,

@@ -5,7 +5,6 @@ times, which were local and had no zone, become UTC. Run it where the original r
 set to that zone.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +14,9 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from protocol.cursor import END, Cursor
 from protocol.errors import CATALOGUE, ErrorCode
 from protocol.server_frames import Complete, Error, Timing
+from protocol.text import count_words
 from storage.database import Database
+from storage.messages import read_usage
 from storage.operations import Operation, Row
 from storage.tables import (
     QUESTION,
@@ -185,15 +186,15 @@ def _ending(turn: int, reply: Row | None, ended_at: str) -> str:
         message_id=reply["message_id"],
         finish_reason="stop",
         total_tokens=_pieces(reply),
-        token_usage=json.loads(reply["token_usage"]) if reply["token_usage"] else None,
+        token_usage=read_usage(reply["token_usage"]),
         created_at=ended_at,
         timing=_UNKNOWN,
     ).model_dump_json()
 
 
 def _pieces(reply: Row) -> int:
-    """Count words, as midm's streams do: the original stored no count for them."""
-    return len((reply["content"] or "").split())
+    """The original stored no count of pieces."""
+    return count_words(reply["content"] or "")
 
 
 _MIGRATIONS: dict[str, Callable[[], Operation[None]]] = {

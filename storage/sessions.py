@@ -11,7 +11,6 @@ from storage.operations import Operation, Row
 from storage.tables import message_order, messages, sessions, turns
 from storage.times import utc_now
 
-_SESSION_ID = bindparam("session_id")
 _BY_ID = sessions.c.session_id == bindparam("of_session")
 
 _INSERT = insert(sessions)
@@ -24,10 +23,12 @@ _TOUCH = (
 )
 # Children before parents: foreign keys are on.
 _DELETIONS = tuple(
-    delete(table).where(table.c.session_id == _SESSION_ID)
+    delete(table).where(table.c.session_id == bindparam("session_id"))
     for table in (turns, message_order, messages)
 )
-_DELETE = delete(sessions).where(sessions.c.session_id == _SESSION_ID).returning(sessions)
+_DELETE = (
+    delete(sessions).where(sessions.c.session_id == bindparam("session_id")).returning(sessions)
+)
 _EXPIRED = select(sessions.c.session_id).where(
     sessions.c.last_accessed < bindparam("before"),
     ~select(turns.c.turn)
@@ -54,6 +55,11 @@ def get(session_id: str) -> Operation[Session]:
 def touch(session_id: str) -> Operation[None]:
     """Note that a session is used; `Refusal` (`session_not_found`) where there is none."""
     _only((yield _TOUCH, {"of_session": session_id, "now": utc_now()}))
+
+
+def note_use(session_id: str) -> Operation[None]:
+    """Note that a session is used, if there is such a session."""
+    yield _TOUCH, {"of_session": session_id, "now": utc_now()}
 
 
 def remove(session_id: str) -> Operation[None]:

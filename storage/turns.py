@@ -7,7 +7,7 @@ from typing import Literal
 from sqlalchemy import bindparam, func, insert, select, update
 
 from protocol.errors import ErrorCode, Refusal
-from protocol.server_frames import FinishReason, TurnStatus, UserMessage
+from protocol.server_frames import FinishReason, Frame, TurnStatus, UserMessage
 from storage import sessions
 from storage.operations import Operation, Row
 from storage.tables import OPEN, QUESTION, REPLY, message_order, messages, turns
@@ -60,6 +60,19 @@ class StoredTurn:
     created_at: str
     checkpoint: str = ""
     duplicate: bool = False
+
+
+@dataclass(frozen=True)
+class TurnEnd:
+    """What is stored when a turn ends; `event` is the terminal event."""
+
+    status: EndStatus
+    finish_reason: FinishReason
+    text: str
+    total_tokens: int
+    usage: dict[str, int] | None
+    ended_at: str
+    event: Frame
 
 
 _SESSION = turns.c.session_id == bindparam("of_session")
@@ -167,27 +180,17 @@ def checkpoint(turn: StoredTurn, text: str, *, status: OpenStatus = "running") -
     yield _CHECKPOINT, _attempt(turn) | {"text": text, "now_status": status}
 
 
-def end(
-    turn: StoredTurn,
-    *,
-    status: EndStatus,
-    finish_reason: FinishReason,
-    text: str,
-    total_tokens: int,
-    usage: dict[str, int] | None,
-    ended_at: str,
-    event: str,
-) -> Operation[bool]:
-    """Store a reply and the terminal event (JSON) that tells of it.
+def end(turn: StoredTurn, how: TurnEnd) -> Operation[bool]:
+    """Store a reply and the terminal event that tells of it.
 
     Returns False, and stores nothing, if this attempt of the turn is not open any more.
     """
     outcome = {
-        "end_status": status,
-        "reason": finish_reason,
-        "tokens": total_tokens,
-        "event": event,
-        "now": ended_at,
+        "end_status": how.status,
+        "reason": how.finish_reason,
+        "tokens": how.total_tokens,
+        "event": how.event.text,
+        "now": how.ended_at,
     }
     if not (yield _END, _attempt(turn) | outcome):
         return False
@@ -197,9 +200,9 @@ def end(
             "message_id": turn.reply_message_id,
             "session_id": turn.session_id,
             "role": "assistant",
-            "content": text,
-            "created_at": ended_at,
-            "token_usage": json.dumps(usage) if usage else None,
+            "content": how.text,
+            "created_at": how.ended_at,
+            "token_usage": json.dumps(how.usage) if how.usage else None,
         },
     )
     yield _INSERT_ORDER, _place(turn.reply_message_id, turn.session_id, turn.turn, REPLY)

@@ -5,27 +5,24 @@ A directive is `#sim key=value key=value#` anywhere in the last user message; it
 `#sim` and `#`, are server-wide defaults as `SimulatorSettings(faults="...")`; a directive goes
 over them key by key, and `off` undoes a `pieces`, `status` or `..._at`.
 
-| key              | value     | `/chat/stream`                                | `/chat`                    |
-|------------------|-----------|-----------------------------------------------|----------------------------|
-| `pieces`         | 0-100000  | exactly so many pieces, whatever the limit    | the same                   |
-| `interval_ms`    | 0-600000  | between pieces; 0: as fast as it can          | adds up before the reply   |
-| `first_token_ms` | 0-600000  | from the start to the first piece             | the same                   |
-| `delay_ms`       | 0-600000  | before the response headers                   | the same                   |
-| `stall_at`       | 0-100000  | so many pieces, then silence                  | never answers              |
-| `cut_at`         | 0-100000  | so many pieces, then the connection closes    | closes within the body     |
-| `end_at`         | 0-100000  | so many pieces, then the body ends, no        | a body that is half a JSON |
-|                  |           | `complete`, no `[DONE]`                       | object                     |
-| `error_at`       | 0-100000  | so many pieces, then an error event           | 500                        |
-| `message`        | text      | what the error says (default: nothing)        | the same                   |
-| `status`         | 400-599   | that status, nothing said; HTML for 502-504,  | the same                   |
-|                  |           | else a JSON `detail`                          |                            |
-| `junk`           | 0 or 1    | before every piece an event nobody asked for: | no effect                  |
-|                  |           | comments, not JSON, arrays, unknown types     |                            |
-| `split_utf8`     | 0 or 1    | every event in several writes, cut inside     | no effect                  |
-|                  |           | characters                                    |                            |
-| `u2028`          | 0 or 1    | U+2028, U+2029, U+0085 raw in the pieces      | the same                   |
+| key              | value   | `/chat/stream`                             | `/chat`                |
+|------------------|---------|--------------------------------------------|------------------------|
+| `pieces`         | count   | exactly so many pieces, whatever the limit | the same               |
+| `interval_ms`    | time    | between pieces; 0: as fast as it can       | before the reply       |
+| `first_token_ms` | time    | from the start to the first piece          | before the reply       |
+| `delay_ms`       | time    | before the response headers                | before the reply       |
+| `stall_at`       | count   | so many pieces, then silence               | never answers          |
+| `cut_at`         | count   | so many pieces, then the connection closes | closes within the body |
+| `end_at`         | count   | so many pieces, then the body just ends    | half a JSON object     |
+| `error_at`       | count   | so many pieces, then an error event        | 500                    |
+| `message`        | text    | what the error says (default: nothing)     | the same               |
+| `status`         | 400-599 | that status; HTML for 502-504, else JSON   | the same               |
+| `junk`           | 0 or 1  | an event nobody knows before every piece   | no effect              |
+| `split_utf8`     | 0 or 1  | events in parts, cut inside characters     | no effect              |
+| `u2028`          | 0 or 1  | U+2028, U+2029, U+0085 raw in the pieces   | the same               |
 
-A reply shorter than `..._at` meets its fault at its end. Of several, the earliest counts.
+Counts go from 0 to 100,000, times from 0 to 600,000 milliseconds. A reply shorter than `..._at`
+meets its fault at its end; of several faults the earliest counts.
 """
 
 import re

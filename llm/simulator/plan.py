@@ -1,14 +1,17 @@
 """What one call is going to hear, decided before the first byte is sent."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from itertools import cycle, islice
 
 from llm.simulator import wire
 from llm.simulator.faults import Faults
+from llm.simulator.request import ChatRequest, Message, fatal, impossible
+from llm.simulator.script import Script, pieces_of
 
 _SEPARATORS = ("\u2028", "\u2029", "\u0085")
+_TOKENS_PER_MESSAGE = 4
 
 
 class Ending(Enum):
@@ -28,25 +31,32 @@ class Plan:
     pieces: tuple[str, ...]
     ending: Ending
     faults: Faults
-    by_itself: bool
-    """Whether the reply came to its own end, not to the limit of pieces or to a fault."""
-
-    def completion_tokens(self) -> int:
-        """The tokens a model would have generated: a reply that stops by itself has an end token."""
-        return len(self.pieces) + self.by_itself
+    by_itself: bool = False
+    """The reply comes to its own end, not to the limit of pieces or to a fault."""
+    starts: bool = True
+    """A stream begins with a `start` event."""
+    freezes: bool = False
+    """The whole server falls mute after the `start` event."""
 
     def duration_ms(self) -> float:
         """From the start to the last piece."""
         return self.faults.first_token_ms + self.faults.interval_ms * max(len(self.pieces) - 1, 0)
 
-    def text(self) -> str:
-        """The reply as `/chat` gives it."""
-        return "".join(self.pieces).strip()
+    def whole(self, messages: Sequence[Message]) -> bytes:
+        """The reply to these messages as `/chat` gives it: stripped, with a made-up usage."""
+        prompt = sum(_TOKENS_PER_MESSAGE + len(pieces_of(each.content)) for each in messages)
+        # A model that stops by itself has generated one token more: the end.
+        completion = len(self.pieces) + self.by_itself
+        usage = {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+        }
+        return wire.json_body({"response": "".join(self.pieces).strip(), "usage": usage})
 
     def writes(self) -> Iterator[tuple[float, bytes]]:
-        """Everything that is written of a stream, and how many seconds after its start."""
+        """What a stream writes after its `start` event, and how many seconds after it."""
         faults = self.faults
-        yield 0.0, wire.START
         for index, event in enumerate(wire.chunk_events(self.pieces)):
             due_s = (faults.first_token_ms + index * faults.interval_ms) / 1000
             if faults.junk:
@@ -69,6 +79,17 @@ class Plan:
                 return ()
 
 
+def plan_call(chat: ChatRequest, *, script: Script, faults: Faults) -> Plan:
+    """The plan for a stream: what midm does with this request, and what was asked for on top."""
+    instantly = replace(faults, first_token_ms=0.0)
+    complaint = impossible(chat)
+    if complaint is not None:
+        return Plan((), Ending.ERROR, replace(instantly, message=complaint), starts=False)
+    if fatal(chat) is not None:
+        return Plan((), Ending.ERROR, replace(instantly, message=""), freezes=True)
+    return plan_reply(script(chat.messages), limit=chat.token_limit(), faults=faults)
+
+
 def plan_reply(said: Sequence[str], *, limit: int, faults: Faults) -> Plan:
     """The plan for a reply that would be said in these pieces, were it not for limit and faults."""
     pieces = tuple(said[:limit]) if faults.pieces is None else stretched(said, faults.pieces)
@@ -76,12 +97,7 @@ def plan_reply(said: Sequence[str], *, limit: int, faults: Faults) -> Plan:
         pieces = tuple(map(_with_separator, pieces, cycle(_SEPARATORS)))
     ending, at = _ending(faults)
     by_itself = ending is Ending.COMPLETE and (faults.pieces is not None or len(said) < limit)
-    return Plan(pieces[:at], ending, faults, by_itself)
-
-
-def frozen_plan(faults: Faults) -> Plan:
-    """The plan for a request that freezes midm: no piece, then an error without words."""
-    return Plan((), Ending.ERROR, Faults(first_token_ms=0.0, delay_ms=faults.delay_ms), False)
+    return Plan(pieces[:at], ending, faults, by_itself=by_itself)
 
 
 def stretched(said: Sequence[str], count: int) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 HF_DEFAULT_TOKENS = 20
 """What `max_new_tokens: null` comes to: the default length of the library that generates."""
@@ -29,7 +30,7 @@ class ChatRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    messages: tuple[Message, ...]
+    messages: list[Message]
     max_new_tokens: int | None = 128
     temperature: float | None = 1.0
     do_sample: bool | None = False
@@ -51,11 +52,11 @@ class Refused(Exception):
 def parse_chat_request(body: bytes, *, content_type: str) -> ChatRequest:
     """The request in `body`; raise `Refused`."""
     if not body:
-        raise Refused(422, [_error("missing", ["body"], "Field required", None)])
+        raise Refused(422, [error("missing", ["body"], "Field required", None)])
     try:
         return ChatRequest.model_validate(_content(body, content_type), from_attributes=True)
     except ValidationError as invalid:
-        raise Refused(422, [_located(error) for error in invalid.errors()]) from None
+        raise Refused(422, [_located(each) for each in invalid.errors()]) from None
 
 
 def impossible(request: ChatRequest) -> str | None:
@@ -92,15 +93,16 @@ def _content(body: bytes, content_type: str) -> Any:
     try:
         return json.loads(body)
     except json.JSONDecodeError as bad:
-        error = _error("json_invalid", ["body", bad.pos], "JSON decode error", {})
-        raise Refused(422, [error | {"ctx": {"error": bad.msg}}]) from None
+        detail = error("json_invalid", ["body", bad.pos], "JSON decode error", {})
+        raise Refused(422, [detail | {"ctx": {"error": bad.msg}}]) from None
     except (UnicodeDecodeError, RecursionError):
         raise Refused(400, "There was an error parsing the body") from None
 
 
-def _located(error: Any) -> dict[str, Any]:
-    return _error(error["type"], ["body", *error["loc"]], error["msg"], error["input"])
+def _located(invalid: ErrorDetails) -> dict[str, Any]:
+    return error(invalid["type"], ["body", *invalid["loc"]], invalid["msg"], invalid["input"])
 
 
-def _error(kind: str, loc: list[str | int], msg: str, given: Any) -> dict[str, Any]:
+def error(kind: str, loc: list[str | int], msg: str, given: Any) -> dict[str, Any]:
+    """One entry of a 422's `detail`, its fields in pydantic's order."""
     return {"type": kind, "loc": loc, "msg": msg, "input": given}

@@ -25,7 +25,7 @@ _PIECE = re.compile(f"[^ \\n{_CHINESE}]*[ \\n{_CHINESE}]|[^ \\n{_CHINESE}]+")
 _HANGUL = re.compile("[\uac00-\ud7a3\u1100-\u11ff\u3131-\u318e]")
 
 _TOPIC_LENGTH = 24
-_ENOUGH_PIECES = 34
+_ENOUGH_PIECES = 32
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,12 @@ def improvised(messages: Sequence[Message]) -> tuple[str, ...]:
     if not asked:
         return ()
     language = _KOREAN if _HANGUL.search(asked[-1]) else _ENGLISH
-    sentences = _sentences(language, asked[-1], turn=len(asked), chance=Random(_seed(messages)))  # noqa: S311
+    sentences = _sentences(language, asked[-1], turn=len(asked), chance=Random(_seed(messages)))
     return pieces_of(language.label + "".join(sentences))
 
 
 def pieces_of(text: str) -> tuple[str, ...]:
-    """The text as midm releases it: up to a space, a newline or a Chinese character, then the rest."""
+    """The text in midm's pieces: up to each space, newline or Chinese character, then the rest."""
     return tuple(_PIECE.findall(text))
 
 
@@ -137,7 +137,7 @@ def _sentences(language: _Language, asked: str, *, turn: int, chance: Random) ->
     body = chance.sample(language.body, len(language.body))
     extra_after = chance.randrange(6)  # past the usual number of sentences: no extra at all
     for position, sentence in enumerate(body):
-        if said >= _ENOUGH_PIECES and position > 1:
+        if said >= _ENOUGH_PIECES:
             break
         said += len(pieces_of(sentence))
         yield sentence

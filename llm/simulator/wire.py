@@ -6,6 +6,7 @@ colon, the bodies of `/chat` and `/health` have none.
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 START = b'data: {"type": "start", "message": "Stream started"}\n\n'
@@ -77,7 +78,7 @@ def cut_inside_characters(event: bytes) -> list[bytes]:
     inside = [index for index, byte in enumerate(event) if byte & 0xC0 == 0x80]
     cuts = [inside[0], inside[-1]] if inside else [len(event) // 2]
     bounds = [0, *dict.fromkeys(cuts), len(event)]
-    return [event[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    return [event[start:end] for start, end in pairwise(bounds)]
 
 
 def _escaped(text: str) -> bytes:

@@ -1,0 +1,153 @@
+"""The application: its parts, their lifetimes, its routes."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import anyio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import Route, WebSocketRoute
+
+from gateway import rest
+from gateway.brokers.memory import MemoryBroker
+from gateway.health import Probe
+from gateway.house import House
+from gateway.origins import Cors, Origins
+from gateway.problems import on_error, on_http_error
+from gateway.run import Ports, TurnLimits
+from gateway.settings import Settings
+from gateway.turns import Retries, Turns
+from gateway.websocket import websocket_endpoint
+from llm.client import Driver, Generation, Patience
+from llm.midm import Midm
+from llm.prompt import ContextLimits
+from llm.queue import Admission
+from llm.simulator import SimulatorSettings, serve_simulator
+from protocol.errors import Refusal
+from storage import sessions
+from storage.database import Database, open_database
+from storage.migrations import migrate
+from storage.operations import StorageError
+from storage.times import rfc3339
+
+log = logging.getLogger(__name__)
+
+SWEEP_EVERY_S = 3_600.0
+
+ROUTES = [
+    Route("/", rest.index),
+    WebSocketRoute("/ws", websocket_endpoint),
+    Route("/api/sessions", rest.create_session, methods=["POST"]),
+    Route("/api/sessions/{session_id}", rest.get_session, methods=["GET"]),
+    Route("/api/sessions/{session_id}", rest.delete_session, methods=["DELETE"]),
+    Route("/api/sessions/{session_id}/messages", rest.get_messages),
+    Route("/api/sessions/{session_id}/events", rest.get_events),
+    Route("/api/sessions/{session_id}/cancel", rest.cancel, methods=["POST"]),
+    Route("/api/chat", rest.chat, methods=["POST"]),
+    Route("/api/chat/stream", rest.chat_stream, methods=["POST"]),
+    Route("/api/health", rest.health),
+]
+
+
+def create_app(settings: Settings) -> Starlette:
+    """Compose the gateway; nothing is opened before its lifespan begins."""
+    origins = Origins(settings.cors_origins, host=settings.host)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with open_house(settings, origins) as house:
+            app.state.house = house
+            yield
+
+    return Starlette(
+        routes=ROUTES,
+        lifespan=lifespan,
+        middleware=[Middleware(Cors, origins=origins)],
+        exception_handlers={
+            HTTPException: on_http_error,
+            Refusal: on_error,
+            StorageError: on_error,
+            Exception: on_error,
+        },
+    )
+
+
+@asynccontextmanager
+async def open_house(settings: Settings, origins: Origins) -> AsyncIterator[House]:
+    """Open everything in order, and close it in the opposite one."""
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(open_database(settings.database_path))
+        await migrate(database)
+        driver = await stack.enter_async_context(_driver(settings))
+        admission = Admission(max_calls=settings.max_calls, max_waiting=settings.llm_max_waiting)
+        broker = MemoryBroker()
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        turns = Turns(
+            ports=Ports(database, broker, driver, _turn_limits(settings)),
+            admission=admission,
+            defaults=Generation(
+                max_new_tokens=settings.default_max_tokens,
+                temperature=settings.default_temperature,
+                do_sample=settings.default_do_sample,
+            ),
+            retries=Retries(settings.max_attempts, settings.rerun_within_s),
+            tasks=tasks,
+        )
+        probe = Probe(driver=driver, admission=admission, database=database)
+        house = House(settings, database, broker, admission, turns, probe, origins)
+        await turns.take_up()
+        tasks.start_soon(probe.run)
+        if settings.session_timeout_hours:
+            tasks.start_soon(_sweep, house)
+        try:
+            yield house
+        finally:
+            await turns.drain(within_s=0)
+            tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _driver(settings: Settings) -> AsyncIterator[Driver]:
+    async with AsyncExitStack() as stack:
+        url = settings.llm_server_url
+        if settings.simulated:
+            url = await stack.enter_async_context(serve_simulator(SimulatorSettings()))
+        patience = Patience(
+            connect_s=settings.llm_connect_timeout_s,
+            first_token_s=settings.llm_first_token_timeout_s,
+            silence_s=settings.llm_silence_timeout_s,
+            reply_s=settings.llm_reply_timeout_s,
+        )
+        driver = Midm(url, patience=patience)
+        stack.push_async_callback(driver.aclose)
+        yield driver
+
+
+def _turn_limits(settings: Settings) -> TurnLimits:
+    return TurnLimits(
+        turn_s=settings.turn_timeout_s,
+        cool_down_s=settings.cool_down_s,
+        context=ContextLimits(settings.max_context_messages, settings.max_context_chars),
+        system_prompt=settings.system_prompt,
+    )
+
+
+async def _sweep(house: House) -> None:
+    """Delete, now and then, the sessions that nobody has used for long."""
+    lifetime = timedelta(hours=house.settings.session_timeout_hours)
+    while True:
+        await sweep(house.database, house, before=rfc3339(datetime.now(UTC) - lifetime))
+        await anyio.sleep(SWEEP_EVERY_S)
+
+
+async def sweep(database: Database, house: House, *, before: str) -> None:
+    """Delete the sessions not used since a time, but for those somebody is reading."""
+    try:
+        for session_id in await database.read(sessions.expired(before)):
+            if not house.broker.is_watched(session_id):
+                await house.turns.delete_session(session_id)
+    except (StorageError, Refusal) as error:
+        log.warning("expired sessions could not be deleted: %s", error)

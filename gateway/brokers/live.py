@@ -1,0 +1,93 @@
+"""The running turn as its readers see it: a text that only grows, and how it ends."""
+
+from bisect import bisect_right
+
+from protocol.cursor import END, Cursor
+from protocol.server_frames import MAX_EVENT_CHARS, Frame, Queued, Start, TurnStatus, token_frames
+
+_MAX_CHARS_PER_READ = 4 * MAX_EVENT_CHARS
+
+
+class LiveTurn:
+    """One attempt of one turn.
+
+    Readers keep an offset into its text; what they have not read yet arrives merged. Once it has
+    ended the text is let go: it is stored, and who is behind reads it there.
+    """
+
+    def __init__(self, start: Start) -> None:
+        self.turn = start.turn
+        self.attempt = start.attempt
+        self.start = start.frame()
+        self.length = 0
+        self.token_count = 0
+        self.notices: list[Frame] = []
+        self.queued: Frame | None = None
+        self.position = 0
+        self.ending: Frame | None = None
+        self._pieces: list[str] = []
+        self._begins: list[int] = []
+        self._last_read: tuple[int, int, list[Frame]] = (0, 0, [])
+
+    @property
+    def status(self) -> TurnStatus:
+        """`queued` while the turn waits for the model."""
+        return "queued" if self.position else "running"
+
+    @property
+    def end_cursor(self) -> Cursor:
+        """The place behind the whole turn."""
+        return Cursor(self.turn, self.attempt, END)
+
+    def append(self, text: str, token_count: int) -> None:
+        """Let the reply grow; `token_count` is the model server's count after this piece."""
+        self._pieces.append(text)
+        self._begins.append(self.length)
+        self.length += len(text)
+        self.token_count = token_count
+
+    def place(self, position: int, eta_ms: int | None) -> None:
+        """Note where the turn stands in the queue; 0 is out of it."""
+        self.position = position
+        self.queued = (
+            Queued(turn=self.turn, position=position, eta_ms=eta_ms).frame() if position else None
+        )
+
+    def finish(self, ending: Frame) -> None:
+        """Note the stored end, and let go of the text."""
+        self.ending = ending
+        self._pieces, self._begins = [], []
+        self._last_read = (0, 0, [])
+
+    def text(self) -> str:
+        """Join the reply so far."""
+        if len(self._pieces) > 1:
+            self._pieces = ["".join(self._pieces)]
+            self._begins = [0]
+        return self._pieces[0] if self._pieces else ""
+
+    def tokens_after(self, offset: int) -> list[Frame]:
+        """Encode what follows an offset, a bounded part of it at once.
+
+        Readers that are equally far get the very same frames: a frame is encoded once.
+        """
+        begin, length, frames = self._last_read
+        if not frames or begin != offset or length != self.length:
+            text = self._read(offset)
+            end = offset + len(text)
+            # A reader that is behind hears of its share of the count.
+            count = self.token_count * end // self.length
+            frames = token_frames(Cursor(self.turn, self.attempt, end), text, count)
+            self._last_read = (offset, self.length, frames)
+        return frames
+
+    def _read(self, offset: int) -> str:
+        first = bisect_right(self._begins, offset) - 1
+        parts = [self._pieces[first][offset - self._begins[first] :]]
+        chars = len(parts[0])
+        for piece in self._pieces[first + 1 :]:
+            if chars >= _MAX_CHARS_PER_READ:
+                break
+            parts.append(piece)
+            chars += len(piece)
+        return "".join(parts)[:_MAX_CHARS_PER_READ]

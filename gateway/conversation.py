@@ -1,0 +1,138 @@
+"""Reading a session's log from a cursor: storage for what is over, the broker for what runs.
+
+One way of reading serves live streams, reconnects, second tabs and slow readers: a reader pulls
+what follows its own cursor whenever it can send, so that text which piled up arrives merged.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from gateway.brokers.base import Broker, Channel
+from gateway.brokers.live import LiveTurn
+from protocol.cursor import Cursor
+from protocol.errors import ErrorCode, Refusal
+from protocol.server_frames import Frame
+from storage import log
+from storage.database import Database
+
+
+class Reader:
+    """A cursor on one session's log.
+
+    `cursor` moves with what `read` returns, and is where another reader could go on.
+    """
+
+    def __init__(
+        self, session_id: str, cursor: Cursor, *, channel: Channel, database: Database
+    ) -> None:
+        self.cursor = cursor
+        self._session_id = session_id
+        self._channel = channel
+        self._database = database
+        self._newest_stored: int | None = None
+        # The open turn that is being read, and what was told of it beside its text.
+        self._turn: LiveTurn | None = None
+        self._told_queued: Frame | None = None
+        self._told_notices = 0
+
+    async def read(self) -> list[Frame]:
+        """Read what follows the cursor now, a bounded part of it; nothing if nothing does.
+
+        Raises `StorageError`, and `Refusal`: `session_not_found` once the session is deleted,
+        `shutting_down` once nothing can follow in this process.
+        Cancelling leaves the cursor where it was.
+        """
+        if (frames := self.read_live()) is not None:
+            return frames
+        frames = await self._database.read(log.read_after(self._session_id, self.cursor))
+        if not frames and self.cursor.ended:
+            self._newest_stored = self.cursor.turn
+        self._advance(frames)
+        return frames
+
+    def read_live(self) -> list[Frame] | None:
+        """Read from memory alone; None where only storage can tell what comes next."""
+        if self._channel.deleted:
+            raise Refusal(ErrorCode.SESSION_NOT_FOUND)
+        frames: list[Frame] = []
+        if self._turn is None and self._channel.live is not None:
+            frames += self._attach(self._channel.live)
+        if self._turn is None:
+            return self._nothing() if self._at_end() else None
+        frames += self._asides(self._turn)
+        if self._turn.ending is None:
+            if self.cursor.offset < self._turn.length:
+                frames += self._turn.tokens_after(self.cursor.offset)
+        elif self.cursor.offset == self._turn.length:
+            frames.append(self._turn.ending)
+            self._turn = None
+        else:
+            # It ended before this reader had all its text, which is in storage now.
+            self._turn = None
+            return frames or None
+        self._advance(frames)
+        return frames or self._nothing()
+
+    def _attach(self, turn: LiveTurn) -> list[Frame]:
+        """Go on with the open turn, if it is what comes next; return its `start` if that is due."""
+        at, attempt, _ = self.cursor
+        due = at == turn.turn - 1 if self.cursor.ended else at == turn.turn
+        if not due:
+            return []
+        self._turn, self._told_queued, self._told_notices = turn, None, 0
+        if (at, attempt) == (turn.turn, turn.attempt):
+            return []
+        self._advance([turn.start])
+        return [turn.start]
+
+    def _asides(self, turn: LiveTurn) -> list[Frame]:
+        """What there is to tell of a turn that is not part of the log."""
+        asides = turn.notices[self._told_notices :]
+        self._told_notices += len(asides)
+        if turn.queued is not None and turn.queued is not self._told_queued:
+            asides = [*asides, turn.queued]
+        self._told_queued = turn.queued
+        return asides
+
+    def _nothing(self) -> list[Frame]:
+        if self._channel.closing:
+            raise Refusal(ErrorCode.SHUTTING_DOWN)
+        return []
+
+    def _at_end(self) -> bool:
+        newest = self._channel.newest or self._newest_stored
+        return self.cursor.ended and newest == self.cursor.turn
+
+    def _advance(self, frames: list[Frame]) -> None:
+        for frame in reversed(frames):
+            if frame.cursor is not None:
+                self.cursor = frame.cursor
+                return
+
+
+async def follow(
+    session_id: str, cursor: Cursor, *, broker: Broker, database: Database, silence_s: float
+) -> AsyncGenerator[Frame | None, None]:
+    """Yield everything after a cursor, as it comes, for ever; None after `silence_s` of nothing.
+
+    Raises what `Reader.read` raises. Close the iterator when done with it.
+    """
+    news = asyncio.Event()
+    with broker.watch(session_id, news.set) as channel:
+        reader = Reader(session_id, cursor, channel=channel, database=database)
+        while True:
+            news.clear()
+            frames = await reader.read()
+            for frame in frames:
+                yield frame
+            if not frames and not await heard(news, silence_s):
+                yield None
+
+
+async def heard(news: asyncio.Event, within_s: float) -> bool:
+    """Wait until an event is set; False if that takes too long."""
+    try:
+        async with asyncio.timeout(within_s):
+            return await news.wait()
+    except TimeoutError:
+        return False

@@ -1,0 +1,47 @@
+"""The one table in which exceptions become error codes."""
+
+import logging
+
+from llm.client import UpstreamFailed, UpstreamStalled, UpstreamTimeout, UpstreamUnavailable
+from llm.prompt import ContextTooLong
+from llm.queue import QueueFull
+from protocol.errors import ErrorCode, Refusal
+from storage.operations import StorageError
+
+log = logging.getLogger(__name__)
+
+
+class TurnTimeout(Exception):
+    """The whole turn took longer than it may."""
+
+
+CODES: dict[type[Exception], ErrorCode] = {
+    UpstreamUnavailable: ErrorCode.UPSTREAM_UNAVAILABLE,
+    UpstreamTimeout: ErrorCode.UPSTREAM_TIMEOUT,
+    UpstreamStalled: ErrorCode.UPSTREAM_STALLED,
+    UpstreamFailed: ErrorCode.UPSTREAM_ERROR,
+    TurnTimeout: ErrorCode.TURN_TIMEOUT,
+    ContextTooLong: ErrorCode.CONTEXT_TOO_LONG,
+    QueueFull: ErrorCode.QUEUE_FULL,
+    StorageError: ErrorCode.STORAGE_ERROR,
+}
+
+
+def as_refusal(error: Exception) -> Refusal:
+    """Say an exception to a client, in the catalogue's words and never in its own.
+
+    What is in no table is a mistake of ours: it is logged with its traceback.
+    """
+    match error:
+        case Refusal():
+            return error
+        case ContextTooLong(chars=chars, max_chars=most):
+            text = f"message: {chars} characters, of which the model's context takes {most}"
+            return Refusal(ErrorCode.CONTEXT_TOO_LONG, text)
+        case QueueFull(retry_after_ms=retry_after_ms):
+            return Refusal(ErrorCode.QUEUE_FULL, retry_after_ms=retry_after_ms)
+    code = CODES.get(type(error))
+    if code is None:
+        log.error("an unforeseen error", exc_info=error)
+        code = ErrorCode.INTERNAL
+    return Refusal(code)

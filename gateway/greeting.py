@@ -1,0 +1,27 @@
+"""The first frame of every connection: where it stands."""
+
+from gateway.house import House
+from protocol.server_frames import Limits, OpenTurn, Ready
+from storage.log import Joined
+
+
+def greet(house: House, session_id: str, joined: Joined, *, created: bool) -> Ready:
+    """Say where a connection starts reading, and what is open there."""
+    return Ready(
+        session_id=session_id,
+        created=created,
+        resumed=joined.resumed,
+        cursor=str(joined.cursor),
+        heartbeat_s=house.settings.heartbeat_s,
+        limits=Limits(max_frame_bytes=house.settings.max_frame_bytes),
+        turn=_open_turn(house, session_id, joined),
+    )
+
+
+def _open_turn(house: House, session_id: str, joined: Joined) -> OpenTurn | None:
+    # Memory knows the place in the queue; storage knows a turn that is only just accepted.
+    if live := house.broker.live(session_id):
+        return OpenTurn(turn=live.turn, status=live.status, position=live.position or None)
+    if joined.open_turn is None or joined.open_status is None:
+        return None
+    return OpenTurn(turn=joined.open_turn, status=joined.open_status)

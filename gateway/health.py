@@ -1,0 +1,87 @@
+"""Whether the model server and the database work, known before anybody asks.
+
+midm's `/health` hangs while it generates, for up to a minute; so it is asked in the background,
+and silence while a call of ours runs means that it is busy, not that it is down.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+import anyio
+from sqlalchemy import literal, select
+
+from llm.client import Driver, UpstreamError
+from llm.queue import Admission
+from storage.database import Database
+from storage.operations import Operation, StorageError
+
+log = logging.getLogger(__name__)
+
+PROBE_EVERY_S = 5.0
+FIRST_ANSWER_WITHIN_S = 0.5
+DATABASE_WITHIN_S = 0.3
+
+_ONE = select(literal(1).label("one"))
+
+
+@dataclass(frozen=True)
+class ModelHealth:
+    """What the last probe found."""
+
+    available: bool
+    busy: bool
+
+
+class Probe:
+    """Asks after the model server's health again and again."""
+
+    def __init__(self, *, driver: Driver, admission: Admission, database: Database) -> None:
+        self._driver = driver
+        self._admission = admission
+        self._database = database
+        self._health: ModelHealth | None = None
+        self._known = asyncio.Event()
+
+    async def run(self) -> None:
+        """Probe until cancelled."""
+        while True:
+            found = await self._ask()
+            if found != self._health:
+                log.info("the model server is %s", _in_words(found))
+            self._health = found
+            self._known.set()
+            await anyio.sleep(PROBE_EVERY_S)
+
+    async def model(self) -> ModelHealth:
+        """Tell what is known; waits a moment only while the first probe is under way."""
+        with anyio.move_on_after(FIRST_ANSWER_WITHIN_S):
+            await self._known.wait()
+        return self._health or ModelHealth(available=False, busy=False)
+
+    async def database(self) -> bool:
+        """Tell whether the database answers, quickly."""
+        try:
+            with anyio.fail_after(DATABASE_WITHIN_S):
+                return await self._database.read(_one())
+        except (StorageError, TimeoutError):
+            return False
+
+    async def _ask(self) -> ModelHealth:
+        try:
+            return ModelHealth(available=await self._driver.healthy(), busy=False)
+        except UpstreamError as error:
+            log.debug("no health from the model server: %s", error)
+            busy = self._admission.calls > 0
+            return ModelHealth(available=busy, busy=busy)
+
+
+def _one() -> Operation[bool]:
+    rows = yield _ONE, {}
+    return bool(rows)
+
+
+def _in_words(health: ModelHealth) -> str:
+    if health.busy:
+        return "busy"
+    return "ready" if health.available else "not available"

@@ -1,0 +1,63 @@
+"""Errors over HTTP: `application/problem+json` (RFC 9457)."""
+
+import math
+from http import HTTPStatus
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.errors import as_refusal
+from protocol.errors import CATALOGUE, Refusal
+from protocol.rest import Problem
+
+_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+
+
+def problem_response(
+    refusal: Refusal, *, turn: int | None = None, message_id: str | None = None
+) -> Response:
+    """Say a refusal; `turn` and `message_id` are those of a turn that failed."""
+    kind = CATALOGUE[refusal.code]
+    problem = Problem(
+        title=HTTPStatus(kind.status).phrase,
+        status=kind.status,
+        detail=refusal.message,
+        code=refusal.code,
+        retryable=kind.retryable,
+        retry_after_ms=refusal.retry_after_ms,
+        turn=turn,
+        message_id=message_id,
+    )
+    response = _response(problem)
+    if refusal.retry_after_ms is not None:
+        response.headers["Retry-After"] = str(math.ceil(refusal.retry_after_ms / 1000))
+    return response
+
+
+async def on_error(request: Request, error: Exception) -> Response:
+    """Answer whatever an endpoint raised."""
+    return problem_response(as_refusal(error))
+
+
+async def on_http_error(request: Request, error: Exception) -> Response:
+    """Answer what the router raised: an unknown path, a wrong method, a body too large."""
+    assert isinstance(error, HTTPException)  # noqa: S101
+    problem = Problem.model_validate(
+        {
+            "title": HTTPStatus(error.status_code).phrase,
+            "status": error.status_code,
+            "detail": error.detail,
+            "code": _CODES.get(error.status_code, "internal"),
+            "retryable": False,
+        }
+    )
+    response = _response(problem)
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _response(problem: Problem) -> Response:
+    return Response(
+        problem.model_dump_json(), problem.status, media_type="application/problem+json"
+    )

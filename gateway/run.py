@@ -1,0 +1,227 @@
+"""One attempt of one turn: wait for the model, stream its reply, store how it ended."""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import anyio
+
+from gateway.brokers.base import Broker
+from gateway.brokers.live import LiveTurn
+from gateway.errors import TurnTimeout, as_refusal
+from gateway.outcome import Outcome, start_event, turn_end
+from llm.client import Driver, Ending, Generation, PromptMessage
+from llm.prompt import DEFAULT_SYSTEM_PROMPT, ContextLimits, build_prompt
+from llm.queue import Place
+from protocol.errors import ErrorCode, Refusal
+from protocol.server_frames import Error, Timing
+from storage import turns
+from storage.database import Database
+from storage.operations import StorageError
+from storage.turns import StoredTurn, TurnEnd
+
+log = logging.getLogger(__name__)
+
+Stop = Literal["cancelled", "deleted", "shutdown"]
+
+
+@dataclass(frozen=True)
+class TurnLimits:
+    """How turns are run; times in seconds."""
+
+    turn_s: float = 600.0
+    checkpoint_s: float = 1.0
+    cool_down_s: float = 0.0
+    storage_retry_s: float = 0.5
+    max_storage_retry_s: float = 5.0
+    context: ContextLimits = field(default_factory=ContextLimits)
+    system_prompt: str = DEFAULT_SYSTEM_PROMPT
+
+
+@dataclass(frozen=True)
+class Ports:
+    """What a turn needs of the rest of the house."""
+
+    database: Database
+    broker: Broker
+    driver: Driver
+    limits: TurnLimits
+
+
+class Stopwatch:
+    """Measures the stages of a turn, by a clock that never jumps."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._admitted: float | None = None
+        self._first_text: float | None = None
+
+    @property
+    def admitted(self) -> bool:
+        """Whether the wait for the model is over."""
+        return self._admitted is not None
+
+    def admit(self) -> None:
+        """Note that the model is being called."""
+        self._admitted = time.monotonic()
+
+    def text(self) -> None:
+        """Note that there is text; the first time counts."""
+        if self._first_text is None:
+            self._first_text = time.monotonic()
+
+    def timing(self) -> Timing:
+        """Tell the times so far, in milliseconds."""
+        now = time.monotonic()
+        admitted = self._admitted or now
+        first_text = self._first_text and round((self._first_text - admitted) * 1000)
+        return Timing(
+            queue_ms=round((admitted - self._begun) * 1000),
+            first_token_ms=first_text,
+            duration_ms=round((now - self._begun) * 1000),
+        )
+
+
+class Run:
+    """An open turn that this process is answering."""
+
+    def __init__(self, turn: StoredTurn, place: Place, ports: Ports) -> None:
+        self.turn = turn
+        self._place = place
+        self._database = ports.database
+        self._broker = ports.broker
+        self._driver = ports.driver
+        self._limits = ports.limits
+        self._live = LiveTurn(start_event(turn))
+        self._watch = Stopwatch()
+        self._scope = anyio.CancelScope()
+        self._stopped: Stop | None = None
+        self._finishing = False
+        self._checkpoint: asyncio.TimerHandle | None = None
+
+    def __str__(self) -> str:
+        return f"{self.turn.session_id} {self.turn.turn}.{self.turn.attempt}"
+
+    def stop(self, why: Stop) -> bool:
+        """End the turn early; False if it is ending already, and too late to stop."""
+        if self._finishing or self._stopped:
+            return False
+        self._stopped = why
+        self._scope.cancel()
+        return True
+
+    async def run(self) -> None:
+        """See the turn through to its stored end; raises nothing but cancellation."""
+        self._broker.begin(self.turn.session_id, self._live)
+        outcome = await self._reply()
+        self._finishing = True
+        if self._checkpoint is not None:
+            self._checkpoint.cancel()
+        if self._stopped == "shutdown":
+            await self._leave_open()
+        elif self._stopped != "deleted":
+            await self._finish(outcome)
+
+    async def _reply(self) -> Outcome:
+        ending: Ending | None = None
+        error: Exception | None = None
+        with self._scope:
+            try:
+                ending = await self._answer()
+            except Exception as caught:  # whatever it is, the turn ends and says so
+                log.warning("turn %s failed: %s: %s", self, type(caught).__name__, caught)
+                error = caught
+        self._release(abandoned=ending is None)
+        return self._outcome(ending, error)
+
+    async def _answer(self) -> Ending:
+        if self._place.waits:
+            await self._place.admitted(self._moved)
+            self._broker.place(self.turn.session_id, position=0, eta_ms=None)
+            self._store_aside("")
+        self._watch.admit()
+        try:
+            with anyio.fail_after(self._limits.turn_s):
+                return await self._call_model()
+        except TimeoutError as error:
+            raise TurnTimeout from error
+
+    async def _call_model(self) -> Ending:
+        options: dict[str, Any] = dict(self.turn.generation)
+        call = self._driver.stream if options.pop("streamed") else self._driver.complete
+        return await call(await self._prompt(), Generation(**options), self._say)
+
+    async def _prompt(self) -> list[PromptMessage]:
+        limits = self._limits.context
+        exchanges = await self._database.read(
+            turns.context(self.turn.session_id, self.turn.turn, most=limits.max_exchanges)
+        )
+        return build_prompt(
+            self.turn.user_message.content,
+            exchanges,
+            limits=limits,
+            system_prompt=self._limits.system_prompt,
+        )
+
+    def _say(self, text: str, token_count: int) -> None:
+        self._watch.text()
+        self._broker.append(self.turn.session_id, text, token_count=token_count)
+        if self._checkpoint is None:
+            loop = asyncio.get_running_loop()
+            self._checkpoint = loop.call_later(self._limits.checkpoint_s, self._keep)
+
+    def _moved(self, position: int, eta_ms: int | None) -> None:
+        self._broker.place(self.turn.session_id, position=position, eta_ms=eta_ms)
+
+    def _keep(self) -> None:
+        self._checkpoint = None
+        self._store_aside(self._live.text())
+
+    def _store_aside(self, text: str) -> None:
+        """Checkpoint without waiting; a failure is made up for by the next one, or the end."""
+        stored = self._database.submit(turns.checkpoint(self.turn, text))
+        stored.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def _release(self, *, abandoned: bool) -> None:
+        # midm goes on generating for a while after its client has left.
+        cools = abandoned and self._watch.admitted
+        self._place.release(cool_down_s=self._limits.cool_down_s if cools else 0.0)
+
+    def _outcome(self, ending: Ending | None, error: Exception | None) -> Outcome:
+        return Outcome(
+            text=self._live.text(),
+            total_tokens=ending.total_pieces if ending else self._live.token_count,
+            reason=ending.finish_reason if ending else "cancelled",
+            usage=ending.usage if ending else None,
+            error=as_refusal(error) if error else None,
+            timing=self._watch.timing(),
+        )
+
+    async def _finish(self, outcome: Outcome) -> None:
+        end = turn_end(self.turn, outcome)
+        if await self._store(end):
+            self._broker.end(self.turn.session_id, end.event)
+        else:
+            self._broker.drop(self.turn.session_id)
+
+    async def _store(self, end: TurnEnd) -> bool:
+        """Store the end, however long the database is in trouble; False if the turn is gone."""
+        wait_s = self._limits.storage_retry_s
+        while True:
+            try:
+                return await self._database.write(turns.end(self.turn, end))
+            except StorageError as error:
+                self._broker.notice(self.turn.session_id, Error.of(as_refusal(error)).frame())
+                await anyio.sleep(wait_s)
+                wait_s = min(wait_s * 2, self._limits.max_storage_retry_s)
+
+    async def _leave_open(self) -> None:
+        """Keep the text so far; the next start takes the turn up."""
+        going = Error.of(Refusal(ErrorCode.SHUTTING_DOWN)).frame()
+        self._broker.notice(self.turn.session_id, going)
+        try:
+            await self._database.write(turns.checkpoint(self.turn, self._live.text()))
+        except StorageError as error:
+            log.error("turn %s could not be kept: %s", self, error)

@@ -1,0 +1,151 @@
+"""The settings: the only reader of the environment and of `.env`.
+
+The names are those of the original backend where it has them. The README documents every one; a
+test holds the two together.
+"""
+
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import unquote, urlsplit
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from llm.prompt import DEFAULT_SYSTEM_PROMPT
+from protocol.chat import MAX_NEW_TOKENS, MAX_TEMPERATURE
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+MIN_SESSION_HOURS = 24
+"""The original's web client breaks when the session it remembers is gone."""
+
+
+class BadSettings(Exception):
+    """A setting cannot be used; the text is one line that says which and why."""
+
+
+class Settings(BaseSettings):
+    """How a gateway is run."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True
+    )
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    debug: bool = False
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+
+    database_url: str = "chatbot.db"
+    session_timeout_hours: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
+
+    llm_server_url: str = ""
+    llm_max_concurrency: Count | None = None
+    llm_max_waiting: Annotated[int, Field(ge=0, le=1_000_000)] = 1_000
+    llm_connect_timeout_s: Seconds = 5
+    llm_first_token_timeout_s: Seconds = 120
+    llm_silence_timeout_s: Seconds = 120
+    llm_reply_timeout_s: Seconds = 300
+    llm_cool_down_s: Annotated[float, Field(ge=0, le=3_600)] | None = None
+    turn_timeout_s: Seconds = 600
+
+    system_prompt: str = DEFAULT_SYSTEM_PROMPT
+    max_context_messages: Count = 10
+    max_context_chars: Count = 32_000
+    default_max_tokens: Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS)] = 512
+    default_temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] = 0.7
+    default_do_sample: bool = True
+
+    max_attempts: Count = 3
+    rerun_within_s: Seconds = 600
+    drain_seconds: Annotated[float, Field(ge=0, le=86_400)] = 20
+
+    heartbeat_s: Seconds = 25
+    max_frame_bytes: Annotated[int, Field(ge=4_096)] = 512 * 1024
+    max_body_bytes: Annotated[int, Field(ge=4_096)] = 512 * 1024
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(origin.strip().rstrip("/") for origin in value.split(",") if origin.strip())
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            parts = urlsplit(origin)
+            if origin != "*" and (parts.scheme not in ("http", "https") or parts.path):
+                raise ValueError(f"{origin} is no origin such as https://chat.example.org")
+        return value
+
+    @field_validator("llm_server_url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        if value and (
+            urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).netloc
+        ):
+            raise ValueError("should be a URL such as http://127.0.0.1:8000, or empty")
+        return value.rstrip("/")
+
+    @field_validator("session_timeout_hours")
+    @classmethod
+    def _is_long(cls, value: float) -> float:
+        if 0 < value < MIN_SESSION_HOURS:
+            raise ValueError(f"should be 0 (never) or at least {MIN_SESSION_HOURS}")
+        return value
+
+    @model_validator(mode="after")
+    def _has_a_file(self) -> Self:
+        _ = self.database_path
+        return self
+
+    @property
+    def database_path(self) -> Path:
+        """The SQLite file: from `sqlite:///relative.db`, `sqlite:////absolute.db` or a name."""
+        scheme, separator, rest = self.database_url.partition("://")
+        if not separator:
+            name = self.database_url
+        elif scheme.split("+")[0] == "sqlite":
+            name = unquote(rest.partition("?")[0].removeprefix("/"))
+        else:
+            raise ValueError("database_url should be a file name or begin with sqlite:///")
+        if not name or name == ":memory:":
+            raise ValueError("database_url should name a file: what is in memory would be lost")
+        return Path(name)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the built-in simulated model answers, for want of a real one."""
+        return not self.llm_server_url
+
+    @property
+    def max_calls(self) -> int:
+        """How many calls the model server gets at once: midm blocks on one, so that is all."""
+        return self.llm_max_concurrency or (64 if self.simulated else 1)
+
+    @property
+    def cool_down_s(self) -> float:
+        """How long a call that was given up still keeps the model busy; midm does not notice."""
+        if self.llm_cool_down_s is not None:
+            return self.llm_cool_down_s
+        return 0.0 if self.simulated else 5.0
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings; raise `BadSettings` with one line that names what is wrong."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise BadSettings("; ".join(map(_sentence, error.errors()))) from None
+
+
+def _sentence(finding: ErrorDetails) -> str:
+    said = finding["msg"].removeprefix("Value error, ")
+    if not finding["loc"]:
+        return said.replace("database_url", "DATABASE_URL")
+    name = str(finding["loc"][0]).upper()
+    return f"{name}: {said[:1].lower()}{said[1:]}, given {str(finding['input'])[:80]!r}"

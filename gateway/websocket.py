@@ -1,0 +1,270 @@
+"""One WebSocket: frames in, one function called for each, frames out."""
+
+import asyncio
+import logging
+from collections import deque
+from uuid import uuid4
+
+import anyio
+from anyio.abc import TaskGroup
+from starlette.responses import PlainTextResponse
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from gateway.conversation import Reader, heard
+from gateway.errors import as_refusal
+from gateway.greeting import greet
+from gateway.house import House, house_of
+from gateway.turns import Ask
+from protocol.client_frames import (
+    HELP,
+    Auth,
+    Cancel,
+    Chat,
+    ClientFrame,
+    GetHelp,
+    GetHistory,
+    Ping,
+    Regenerate,
+    parse_client_frame,
+)
+from protocol.errors import CloseCode, ErrorCode, Refusal
+from protocol.server_frames import (
+    PROTOCOL,
+    Error,
+    Help,
+    History,
+    Pong,
+    ServerFrame,
+    ServerPing,
+)
+from storage import log as stored_log
+from storage import messages, sessions
+from storage.log import Joined
+
+log = logging.getLogger(__name__)
+
+MAX_INBOX_FRAMES = 256
+MAX_OUTBOX_FRAMES = 64
+MAX_BAD_FRAMES = 10
+"""So many invalid frames in a row, and the socket is closed: the peer is not one of ours."""
+
+MAX_HISTORY_BYTES = 512 * 1024 - 4_096
+
+
+async def websocket_endpoint(socket: WebSocket) -> None:
+    """Serve `GET /ws` until either side closes it."""
+    house = house_of(socket)
+    origin = socket.headers.get("origin")
+    if origin is not None and not house.origins.allow(origin, host=socket.headers.get("host")):
+        log.warning("refused a WebSocket of another origin")
+        await socket.send_denial_response(PlainTextResponse("Origin not allowed", 403))
+        return
+    await socket.accept(subprotocol=_subprotocol(socket.scope["subprotocols"]))
+    try:
+        await Connection(socket, house).serve()
+    except WebSocketDisconnect:
+        log.debug("a WebSocket went away while it was being greeted")
+
+
+def _subprotocol(offered: list[str]) -> str | None:
+    """Answer with one that was offered, never with one that carries a token."""
+    if PROTOCOL in offered:
+        return PROTOCOL
+    return next((name for name in offered if not name.startswith("bearer.")), None)
+
+
+class Connection:
+    """What one client's socket is doing now.
+
+    The receiving task never waits for anything but the socket: an unread frame would keep pongs
+    from being read. One task sends, so that replies and events keep their order; one more, while
+    there are frames to answer, answers them in turn.
+    """
+
+    def __init__(self, socket: WebSocket, house: House) -> None:
+        self._socket = socket
+        self._house = house
+        self._session_id = socket.query_params.get("session_id") or ""
+        self._reader: Reader | None = None
+        self._inbox: deque[str] = deque()
+        self._outbox: deque[str] = deque()
+        self._news = asyncio.Event()
+        self._sent = asyncio.Event()
+        self._answering = False
+        self._bad_frames = 0
+        self._closing: CloseCode | None = None
+
+    def say(self, frame: ServerFrame) -> None:
+        """Send a frame as soon as the socket takes it."""
+        self._outbox.append(frame.frame().text)
+        self._news.set()
+
+    async def serve(self) -> None:
+        """Greet the client, then send and receive until the socket is closed."""
+        try:
+            created, joined = await self._join()
+        except Exception as error:  # whatever it is, the client is told and the socket closed
+            await self._turn_away(as_refusal(error))
+            return
+        broker, database = self._house.broker, self._house.database
+        with broker.watch(self._session_id, self._news.set) as channel:
+            self._reader = Reader(
+                self._session_id, joined.cursor, channel=channel, database=database
+            )
+            self.say(greet(self._house, self._session_id, joined, created=created))
+            self._house.connections.add(self)
+            try:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._send_all)
+                    await self._receive_all(tasks)
+                    tasks.cancel_scope.cancel()
+            finally:
+                self._house.connections.discard(self)
+
+    async def _join(self) -> tuple[bool, Joined]:
+        database = self._house.database
+        created = not self._session_id
+        if created:
+            self._session_id = str(uuid4())
+            await database.write(sessions.create(self._session_id, {}))
+        else:
+            database.submit(sessions.note_use(self._session_id))
+        after = self._socket.query_params.get("after")
+        return created, await database.read(stored_log.join(self._session_id, after))
+
+    async def _turn_away(self, refusal: Refusal) -> None:
+        await self._socket.send_text(Error.of(refusal).frame().text)
+        gone = refusal.code == ErrorCode.SESSION_NOT_FOUND
+        await self._socket.close(CloseCode.SESSION_GONE if gone else CloseCode.TRY_LATER)
+
+    # Receiving
+
+    async def _receive_all(self, tasks: TaskGroup) -> None:
+        while True:
+            message = await self._socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            text = message.get("text")
+            if text is None:
+                self._close(CloseCode.BINARY)
+            elif len(self._inbox) >= MAX_INBOX_FRAMES:
+                self._close(CloseCode.RATE_LIMITED)
+            else:
+                self._inbox.append(text)
+                if not self._answering:
+                    self._answering = True
+                    tasks.start_soon(self._answer_all)
+
+    async def _answer_all(self) -> None:
+        while self._inbox and self._closing is None:
+            await self._room_to_answer()
+            await self._answer_one(self._inbox.popleft())
+        self._answering = False
+
+    async def _room_to_answer(self) -> None:
+        """Wait while the client does not read what it asked for."""
+        while len(self._outbox) >= MAX_OUTBOX_FRAMES:
+            self._sent.clear()
+            await self._sent.wait()
+
+    async def _answer_one(self, text: str) -> None:
+        try:
+            frame = parse_client_frame(text)
+        except Refusal as refusal:
+            self._refuse_frame(refusal)
+            return
+        self._bad_frames = 0
+        try:
+            await self._answer(frame)
+        except Exception as error:  # whatever it is, the socket and other turns go on
+            self.say(Error.of(as_refusal(error), request_id=getattr(frame, "request_id", None)))
+
+    def _refuse_frame(self, refusal: Refusal) -> None:
+        self.say(Error.of(refusal))
+        self._bad_frames += 1
+        if self._bad_frames >= MAX_BAD_FRAMES:
+            self._close(CloseCode.INVALID_FRAMES)
+
+    async def _answer(self, frame: ClientFrame) -> None:
+        turns = self._house.turns
+        match frame:
+            case Chat():
+                await turns.accept(Ask.chat(self._session_id, frame), told=self.say)
+            case Regenerate():
+                await turns.accept(Ask.again(self._session_id, frame), told=self.say)
+            case Cancel():
+                turns.cancel(self._session_id, frame.turn)
+            case GetHistory():
+                self.say(await self._history(frame))
+            case Ping():
+                self.say(Pong(request_id=frame.request_id))
+            case GetHelp():
+                self.say(Help(text=HELP))
+            case Auth():
+                pass  # everybody is anonymous here: there is nothing to check
+
+    async def _history(self, frame: GetHistory) -> History:
+        assert self._reader is not None, "frames are answered after the greeting"  # noqa: S101
+        page = await self._house.database.read(
+            messages.page(
+                self._session_id,
+                limit=frame.limit,
+                before=frame.before,
+                max_bytes=MAX_HISTORY_BYTES,
+                upto=self._reader.cursor,
+            )
+        )
+        return History(
+            messages=page.messages,
+            total_count=page.total_count,
+            next_before=page.next_before,
+            request_id=frame.request_id,
+        )
+
+    # Sending
+
+    def _close(self, code: CloseCode) -> None:
+        self._closing = self._closing or code
+        self._news.set()
+
+    async def _send_all(self) -> None:
+        """Send what is to be said, and what is new in the log, until the socket is closed."""
+        code = CloseCode.NORMAL
+        try:
+            while self._closing is None:
+                self._news.clear()
+                if not await self._send_new() and not await self._heard():
+                    self.say(ServerPing())
+            await self._send_answers()
+            code = self._closing
+        except WebSocketDisconnect:
+            return
+        except Exception as error:  # the log cannot be read any further: say so and close
+            code = await self._give_up(as_refusal(error))
+        await self._socket.close(code)
+
+    async def _send_new(self) -> bool:
+        assert self._reader is not None, "the greeting comes first"  # noqa: S101
+        answered = await self._send_answers()
+        frames = await self._reader.read()
+        for frame in frames:
+            await self._socket.send_text(frame.text)
+        return answered or bool(frames)
+
+    async def _send_answers(self) -> bool:
+        answered = bool(self._outbox)
+        while self._outbox:
+            await self._socket.send_text(self._outbox.popleft())
+            self._sent.set()
+        return answered
+
+    async def _heard(self) -> bool:
+        return await heard(self._news, self._house.settings.heartbeat_s)
+
+    async def _give_up(self, refusal: Refusal) -> CloseCode:
+        if refusal.code == ErrorCode.SESSION_NOT_FOUND:
+            return CloseCode.SESSION_GONE
+        if refusal.code == ErrorCode.SHUTTING_DOWN:
+            return CloseCode.RESTART
+        await self._socket.send_text(Error.of(refusal).frame().text)
+        return CloseCode.INTERNAL if refusal.code == ErrorCode.INTERNAL else CloseCode.TRY_LATER

@@ -1,0 +1,383 @@
+"""Driver for midm's own wire: `/chat`, `/chat/stream` and `/health` of its model server."""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any, cast
+
+import httpx
+
+from llm.client import (
+    Ending,
+    FinishReason,
+    Generation,
+    Patience,
+    PromptMessage,
+    Say,
+    UpstreamError,
+    UpstreamFailed,
+    UpstreamStalled,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+    Usage,
+)
+from llm.transport import DirectTransport
+from protocol import sse
+from protocol.text import Storable, storable
+
+logger = logging.getLogger(__name__)
+
+_OVERLOADED = frozenset({408, 429, 502, 503, 504})
+_ROLES = frozenset({"system", "user", "assistant"})
+_HEADERS = {
+    "Accept-Encoding": "identity",  # a compressed stream waits for its compressor
+    "User-Agent": "midm-chat-gateway",
+}
+_decode = json.JSONDecoder().decode
+_JSON = {"Content-Type": "application/json"}
+_REFUSAL_BYTES, _REFUSAL_S = 4096, 1.0
+_HEALTH_BYTES = 64 * 1024
+
+_BEFORE_CONTENT = b'{"type": "chunk", "content": "'
+_AFTER_CONTENT = b'", "accumulated": "'
+_AFTER_ACCUMULATED = b'", "token_count": '
+# Not after a backslash, or after two, which is taken for bare too rather than counted out.
+_BARE_QUOTE = re.compile(rb'"(?:(?<!\\")|(?<=\\\\"))')
+
+
+class Midm:
+    """The model server of midm at `base_url`, an http(s) address with or without a path.
+
+    Each call has a connection of its own, unless `transport` has it otherwise. Cancelling a call
+    closes its connection before the cancellation goes on. `max_reply_chars` bounds a reply in
+    Unicode code points; what came before it was exceeded has been said. The clock of
+    `patience.first_token_s` starts with the call, connecting included.
+
+    Both calls raise ValueError for a prompt or settings that are known to freeze or confuse the
+    server (no message, blank user text, nothing to generate, sampling at temperature zero …): who
+    calls has validated earlier. Every other failure is an `UpstreamError`.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        patience: Patience = Patience(),  # noqa: B008 - frozen
+        max_reply_chars: int = 1_000_000,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        url = httpx.URL(base_url)
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ValueError(f"not the address of a model server: {base_url!r}")
+        self._patience = patience
+        self._max_reply_chars = max_reply_chars
+        # A character is at most six bytes of JSON, and an event holds the text at most twice.
+        self._max_event_bytes = 12 * max_reply_chars + 4096
+        self._client = httpx.AsyncClient(
+            base_url=url,
+            headers=_HEADERS,
+            timeout=httpx.Timeout(None, connect=patience.connect_s),
+            transport=transport or DirectTransport(),
+            trust_env=False,
+        )
+
+    async def stream(
+        self, messages: Sequence[PromptMessage], generation: Generation, say: Say
+    ) -> Ending:
+        """Ask for a reply and hand its pieces to `say` as they arrive.
+
+        Returns as soon as the server says that the reply is complete. Of usage midm tells nothing
+        here, and `length` is inferred from the number of pieces, each of which is at least one
+        token. Raises `UpstreamError`; what was said until then stands.
+        """
+        body = _body(messages, generation)
+        reply = self._reply(say, generation)
+        limit = _Limit(self._patience.first_token_s, UpstreamTimeout)
+        try:
+            async with self._call("/chat/stream", limit=limit, body=body) as response:
+                await _require_ok(response)
+                _require_events(response)
+                return await self._listen(response, reply=reply, limit=limit)
+        finally:
+            if reply.ignored:
+                logger.warning("ignored %d events that made no sense", reply.ignored)
+
+    async def complete(
+        self, messages: Sequence[PromptMessage], generation: Generation, say: Say
+    ) -> Ending:
+        """Ask for a reply in one piece, handed to `say` once, unless it is empty.
+
+        The whole answer has to be there within `patience.reply_s`. Raises `UpstreamError`.
+        """
+        body = _body(messages, generation)
+        limit = _Limit(self._patience.reply_s, UpstreamTimeout)
+        async with self._call("/chat", limit=limit, body=body) as response:
+            await _require_ok(response)
+            answer = await _read(response, self._max_event_bytes)
+        return self._reply(say, generation).hear_whole(_parse(answer))
+
+    async def healthy(self, *, timeout_s: float = 2.0) -> bool:
+        """Whether the server says that its model is loaded.
+
+        False as well for any answer that is not midm's. Raises `UpstreamTimeout` when none comes
+        within `timeout_s` seconds (which may mean that the server is busy: generation blocks it),
+        `UpstreamUnavailable` when nobody answers at all.
+        """
+        limit = _Limit(timeout_s, UpstreamTimeout)
+        async with self._call("/health", limit=limit) as response:
+            if response.status_code != httpx.codes.OK:
+                return False
+            health = _parse(await _read(response, _HEALTH_BYTES))
+        # `status` is the constant "healthy"; only this field knows.
+        return isinstance(health, dict) and health.get("model_loaded") is True
+
+    async def aclose(self) -> None:
+        """Close every connection that is left; calls under way fail as `UpstreamUnavailable`."""
+        await self._client.aclose()
+
+    def _reply(self, say: Say, generation: Generation) -> "_Reply":
+        return _Reply(
+            say, max_new_tokens=generation.max_new_tokens, max_chars=self._max_reply_chars
+        )
+
+    async def _listen(
+        self, response: httpx.Response, *, reply: "_Reply", limit: "_Limit"
+    ) -> Ending:
+        decoder = sse.Decoder(max_event_bytes=self._max_event_bytes)
+        async with aclosing(_arriving(response)) as arriving:
+            async for data in arriving:
+                if reply.hear(decoder.feed(data)):
+                    limit.move(self._patience.silence_s, UpstreamStalled)
+                if reply.ending is not None:
+                    return reply.ending
+        raise UpstreamFailed("the stream ended without an end of the reply")
+
+    def _request(self, path: str, body: bytes | None) -> httpx.Request:
+        if body is None:
+            return self._client.build_request("GET", path)
+        return self._client.build_request("POST", path, content=body, headers=_JSON)
+
+    @asynccontextmanager
+    async def _call(
+        self, path: str, *, limit: "_Limit", body: bytes | None = None
+    ) -> AsyncIterator[httpx.Response]:
+        """Send a request and hold its response open; the one place where errors become ours."""
+        if self._client.is_closed:
+            raise UpstreamUnavailable("the driver is closed")
+        try:
+            async with limit.timer:
+                response = await self._client.send(self._request(path, body), stream=True)
+                async with aclosing(response):
+                    yield response
+        except httpx.TimeoutException as exc:
+            raise UpstreamTimeout(str(exc)) from exc
+        except httpx.HTTPError as exc:
+            raise UpstreamUnavailable(f"{type(exc).__name__}: {exc}") from exc
+        except sse.EventTooLong as exc:
+            raise UpstreamFailed(str(exc)) from exc
+        except TimeoutError as exc:
+            if not limit.timer.expired():
+                raise
+            raise limit.error(f"{path} took longer than {limit.seconds} s") from exc
+
+
+class _Limit:
+    """A limit of time that moves with the reply, and the error that exceeding it is."""
+
+    def __init__(self, seconds: float, error: type[UpstreamError]) -> None:
+        self.seconds = seconds
+        self.error = error
+        self.timer = asyncio.timeout(seconds)
+        self._time = asyncio.get_running_loop().time
+
+    def move(self, seconds: float, error: type[UpstreamError]) -> None:
+        self.seconds = seconds
+        self.error = error
+        self.timer.reschedule(self._time() + seconds)
+
+
+class _Reply:
+    """One reply as it is heard; says its text, and knows how it ended."""
+
+    def __init__(self, say: Say, *, max_new_tokens: int, max_chars: int) -> None:
+        self.ending: Ending | None = None
+        self.ignored = 0
+        self._say = say
+        self._max_new_tokens = max_new_tokens
+        self._chars_left = max_chars
+        self._pieces = 0
+        self._text = Storable()
+
+    def hear(self, events: list[bytes]) -> bool:
+        """Take the next events, up to the end of the reply; return whether text was among them."""
+        heard = False
+        for event in events:
+            heard = self._hear(event) or heard
+            if self.ending is not None:
+                break
+        return heard
+
+    def _hear(self, data: bytes) -> bool:
+        event = _parse(without_accumulated(data))
+        if not isinstance(event, dict):
+            self.ignored += data != b"[DONE]"
+            return False
+        match event.get("type"):
+            case "chunk" if isinstance(content := event.get("content"), str):
+                return self._hear_piece(content, event.get("token_count"))
+            case "complete":
+                self._end(event.get("total_tokens"))
+            case "error":
+                logger.debug("the model server reports: %r", event.get("message"))
+                raise UpstreamFailed("the model server reports an error")
+            case kind:
+                self.ignored += kind != "start"
+        return False
+
+    def _hear_piece(self, content: str, count: Any) -> bool:
+        if not content:
+            return False
+        self._pieces = count if _is_count(count) else self._pieces + 1
+        self._tell(self._text.feed(content))
+        return True
+
+    def _end(self, total: Any) -> None:
+        self._tell(self._text.flush())
+        if _is_count(total):
+            self._pieces = total
+        self.ending = Ending(self._finish_reason(self._pieces), self._pieces)
+
+    def hear_whole(self, answer: object) -> Ending:
+        """Take the answer of `/chat`."""
+        match answer:
+            case {"response": str(response), **rest}:
+                usage = _usage(rest.get("usage"))
+            case _:
+                raise UpstreamFailed("the model server's answer holds no response")
+        self._pieces = 1 if response else 0
+        self._tell(storable(response))
+        reason = self._finish_reason(usage.completion_tokens if usage else 0)
+        return Ending(reason, self._pieces, usage)
+
+    def _tell(self, text: str) -> None:
+        """Say the text, as much of it as is allowed."""
+        told = text[: self._chars_left]
+        self._chars_left -= len(told)
+        if told:
+            self._say(told, self._pieces)
+        if len(told) < len(text):
+            raise UpstreamFailed("the reply is longer than allowed")
+
+    def _finish_reason(self, count: int) -> FinishReason:
+        return "length" if count >= self._max_new_tokens else "stop"
+
+
+def without_accumulated(event: bytes) -> bytes:
+    r"""Cut the text so far out of a `chunk` event, unread; return any other event as it is.
+
+    >>> without_accumulated(
+    ...     b'{"type": "chunk", "content": "b", "accumulated": "ab", "token_count": 2}')
+    b'{"type": "chunk", "content": "b", "token_count": 2}'
+
+    Every event repeats the whole reply, so reading it would cost the square of the reply's
+    length. The cut is exact: what remains of a JSON object is the same object without one member
+    `accumulated`. For inside a JSON string a quote always follows a backslash; the patterns
+    searched for hold quotes that follow a space, so they match only between strings, and what
+    lies between the two matches is one string if no bare quote is in it.
+    """
+    if not event.startswith(_BEFORE_CONTENT):
+        return event
+    start = event.find(_AFTER_CONTENT, len(_BEFORE_CONTENT))
+    inside = start + len(_AFTER_CONTENT)
+    end = event.rfind(_AFTER_ACCUMULATED, inside)
+    if start < 0 or end < 0 or _may_hold_bare_quote(event, inside, end):
+        return event
+    return event[: start + 1] + event[end + 1 :]
+
+
+def _may_hold_bare_quote(data: bytes, start: int, end: int) -> bool:
+    # Most text has no quote at all, and find() tells so twenty times faster than the pattern.
+    return data.find(b'"', start, end) >= 0 and bool(_BARE_QUOTE.search(data, start, end))
+
+
+def _parse(data: bytes) -> object:
+    """Parse JSON; return None for what is none, as JSON's own null is nothing to us either."""
+    try:
+        return _decode(data.decode())
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0  # bool is an int, too
+
+
+def _usage(found: Any) -> Usage | None:
+    match found:
+        case {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}:
+            if all(map(_is_count, (prompt, completion, total))):
+                return Usage(prompt, completion, total)
+    return None
+
+
+def _body(messages: Sequence[PromptMessage], generation: Generation) -> bytes:
+    """Write the request; raise ValueError for what midm must never be sent."""
+    _require(messages, "there is no message")
+    for message in messages:
+        _require(message.role in _ROLES, f"midm does not know the role {message.role!r}")
+        _require(storable(message.content) == message.content, "a message is not storable")
+        _require(message.role != "user" or message.content.strip(), "a user's message is blank")
+    # Either of these freezes the whole server for a minute.
+    _require(generation.max_new_tokens >= 1, "max_new_tokens must be at least 1")
+    _require(not generation.do_sample or generation.temperature > 0, "temperature must exceed 0")
+    request = {
+        "messages": [{"role": m.role, "content": m.content} for m in messages],
+        "max_new_tokens": generation.max_new_tokens,
+        "temperature": generation.temperature,
+        "do_sample": generation.do_sample,
+    }
+    text = json.dumps(request, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode()
+
+
+def _require(condition: object, otherwise: str) -> None:
+    if not condition:
+        raise ValueError(otherwise)
+
+
+async def _require_ok(response: httpx.Response) -> None:
+    status = response.status_code
+    if response.is_success:
+        return
+    with suppress(httpx.HTTPError, TimeoutError):
+        async with asyncio.timeout(_REFUSAL_S):
+            logger.debug("status %d: %r", status, await _read(response, _REFUSAL_BYTES))
+    if status in _OVERLOADED:
+        raise UpstreamUnavailable(f"the model server answers with status {status}")
+    raise UpstreamFailed(f"the model server answers with status {status}")
+
+
+def _require_events(response: httpx.Response) -> None:
+    content_type = response.headers.get("content-type", "")
+    if content_type.partition(";")[0].strip().lower() != "text/event-stream":
+        raise UpstreamFailed("the model server answers with something else than a stream of events")
+
+
+async def _read(response: httpx.Response, max_bytes: int) -> bytes:
+    """Read the body, or as much of it as is allowed; a JSON object cut short is none."""
+    body = bytearray()
+    async with aclosing(_arriving(response)) as arriving:
+        async for data in arriving:
+            body += data
+            if len(body) > max_bytes:
+                break
+    return bytes(body[:max_bytes])
+
+
+def _arriving(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    # Not `response.aiter_raw()`, a second generator around this one: it cannot be closed without
+    # leaving this one suspended, for the garbage collector to close in a task of nobody's.
+    return cast("AsyncGenerator[bytes, None]", response.stream.__aiter__())  # type: ignore[union-attr]

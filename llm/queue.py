@@ -1,0 +1,147 @@
+"""Admission: how many calls run at once, who is next, where everybody else stands.
+
+First come, first served. A session has at most one open turn, so it cannot stand in the queue
+twice: whoever was served goes behind everybody who waits, and the queue is fair between sessions.
+"""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable
+
+MOVES_EVERY_S = 1.0
+_WEIGHT_OF_NEWEST = 0.2
+
+Moved = Callable[[int, int | None], None]
+"""Told a place's position (1 is next) and an estimate of the wait in milliseconds."""
+
+
+class QueueFull(Exception):
+    """As many are waiting as may wait; `retry_after_ms` estimates when one of them is served."""
+
+    def __init__(self, *, waiting: int, retry_after_ms: int | None) -> None:
+        self.waiting = waiting
+        self.retry_after_ms = retry_after_ms
+        super().__init__(f"{waiting} are waiting already")
+
+
+class Place:
+    """One call's place: in the queue at first or admitted at once, released at the end."""
+
+    def __init__(self, admission: "Admission") -> None:
+        self._admission = admission
+        self._admitted = asyncio.get_running_loop().create_future()
+        self._moved: Moved | None = None
+        self._since = 0.0
+        self.released = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether the call has to wait still."""
+        return not self._admitted.done()
+
+    async def admitted(self, moved: Moved) -> None:
+        """Wait for admission; `moved` is told the position, at most once a second.
+
+        Cancelling leaves the place as it is: release it.
+        """
+        if self.waits:
+            self._moved = moved
+            moved(*self._admission.standing(self))
+            await asyncio.shield(self._admitted)
+
+    def release(self, *, cool_down_s: float = 0.0) -> None:
+        """Give the place to whoever is next; `cool_down_s` later if the server is still at work.
+
+        Releasing twice is releasing once.
+        """
+        if not self.released:
+            self.released = True
+            self._admission._release(self, cool_down_s)
+
+    def _admit(self, now: float) -> None:
+        self._since = now
+        self._admitted.set_result(None)
+
+    def _tell(self, position: int, eta_ms: int | None) -> None:
+        if self._moved:
+            self._moved(position, eta_ms)
+
+
+class Admission:
+    """The queue in front of one model server."""
+
+    def __init__(self, *, max_calls: int, max_waiting: int) -> None:
+        self._max_calls = max_calls
+        self._max_waiting = max_waiting
+        self._calls = 0
+        self._queue: deque[Place] = deque()
+        self._typical_s: float | None = None
+        self._tick: asyncio.TimerHandle | None = None
+
+    @property
+    def calls(self) -> int:
+        """How many calls the model server is busy with, those that cool down included."""
+        return self._calls
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait."""
+        return len(self._queue)
+
+    def reserve(self, *, even_if_full: bool = False) -> Place:
+        """Take a place at once, without waiting; raises `QueueFull`."""
+        place = Place(self)
+        if self._calls < self._max_calls:
+            self._admit(place)
+        elif even_if_full or len(self._queue) < self._max_waiting:
+            self._queue.append(place)
+        else:
+            raise QueueFull(waiting=len(self._queue), retry_after_ms=self._eta_ms(1))
+        return place
+
+    def standing(self, place: Place) -> tuple[int, int | None]:
+        """Tell a waiting place's position and estimate."""
+        position = self._queue.index(place) + 1
+        return position, self._eta_ms(position)
+
+    def _admit(self, place: Place) -> None:
+        self._calls += 1
+        place._admit(asyncio.get_running_loop().time())
+
+    def _release(self, place: Place, cool_down_s: float) -> None:
+        if place.waits:
+            self._queue.remove(place)
+            self._positions_changed()
+        elif cool_down_s > 0:
+            asyncio.get_running_loop().call_later(cool_down_s, self._free, place)
+        else:
+            self._free(place)
+
+    def _free(self, place: Place) -> None:
+        self._calls -= 1
+        self._learn(asyncio.get_running_loop().time() - place._since)
+        while self._queue and self._calls < self._max_calls:
+            self._admit(self._queue.popleft())
+            self._positions_changed()
+
+    def _learn(self, took_s: float) -> None:
+        if self._typical_s is None:
+            self._typical_s = took_s
+        else:
+            self._typical_s += _WEIGHT_OF_NEWEST * (took_s - self._typical_s)
+
+    def _eta_ms(self, position: int) -> int | None:
+        if self._typical_s is None:
+            return None
+        return math.ceil(self._typical_s * 1000 * position / self._max_calls)
+
+    def _positions_changed(self) -> None:
+        # One timer for all: with a long queue every release moves everybody.
+        if self._queue and self._tick is None:
+            self._tick = asyncio.get_running_loop().call_later(MOVES_EVERY_S, self._tell_all)
+
+    def _tell_all(self) -> None:
+        self._tick = None
+        for position, place in enumerate(self._queue, start=1):
+            place._tell(position, self._eta_ms(position))
