@@ -41,11 +41,9 @@ _JSON = {"Content-Type": "application/json"}
 _REFUSAL_BYTES, _REFUSAL_S = 4096, 1.0
 _HEALTH_BYTES = 64 * 1024
 
-_BEFORE_CONTENT = b'{"type": "chunk", "content": "'
 _AFTER_CONTENT = b'", "accumulated": "'
 _AFTER_ACCUMULATED = b'", "token_count": '
-# Not after a backslash, or after two, which is taken for bare too rather than counted out.
-_BARE_QUOTE = re.compile(rb'"(?:(?<!\\")|(?<=\\\\"))')
+_UNESCAPED_QUOTE = re.compile(rb'"(?<!\\")')
 
 
 class Midm:
@@ -69,15 +67,12 @@ class Midm:
         max_reply_chars: int = 1_000_000,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        url = httpx.URL(base_url)
-        if url.scheme not in ("http", "https") or not url.host:
-            raise ValueError(f"not the address of a model server: {base_url!r}")
         self._patience = patience
         self._max_reply_chars = max_reply_chars
         # A character is at most six bytes of JSON, and an event holds the text at most twice.
         self._max_event_bytes = 12 * max_reply_chars + 4096
         self._client = httpx.AsyncClient(
-            base_url=url,
+            base_url=_address(base_url),
             headers=_HEADERS,
             timeout=httpx.Timeout(None, connect=patience.connect_s),
             transport=transport or DirectTransport(),
@@ -181,7 +176,7 @@ class Midm:
         except TimeoutError as exc:
             if not limit.timer.expired():
                 raise
-            raise limit.error(f"{path} took longer than {limit.seconds} s") from exc
+            raise limit.error(f"no progress of {path} in {limit.seconds} s") from exc
 
 
 class _Limit:
@@ -284,23 +279,22 @@ def without_accumulated(event: bytes) -> bytes:
 
     Every event repeats the whole reply, so reading it would cost the square of the reply's
     length. The cut is exact: what remains of a JSON object is the same object without one member
-    `accumulated`. For inside a JSON string a quote always follows a backslash; the patterns
-    searched for hold quotes that follow a space, so they match only between strings, and what
-    lies between the two matches is one string if no bare quote is in it.
+    `accumulated`. For inside a JSON string a quote always follows a backslash, and after the end
+    of a string no letter can follow. So the quotes of `accumulated` and `token_count` in the
+    patterns, which follow a space and precede a letter, can only begin a name; and what lies
+    between the two is one string unless a quote in it begins another, which no backslash precedes.
     """
-    if not event.startswith(_BEFORE_CONTENT):
-        return event
-    start = event.find(_AFTER_CONTENT, len(_BEFORE_CONTENT))
+    start = event.find(_AFTER_CONTENT)
     inside = start + len(_AFTER_CONTENT)
     end = event.rfind(_AFTER_ACCUMULATED, inside)
-    if start < 0 or end < 0 or _may_hold_bare_quote(event, inside, end):
+    if start < 0 or end < 0 or _has_unescaped_quote(event, inside, end):
         return event
     return event[: start + 1] + event[end + 1 :]
 
 
-def _may_hold_bare_quote(data: bytes, start: int, end: int) -> bool:
+def _has_unescaped_quote(data: bytes, start: int, end: int) -> bool:
     # Most text has no quote at all, and find() tells so twenty times faster than the pattern.
-    return data.find(b'"', start, end) >= 0 and bool(_BARE_QUOTE.search(data, start, end))
+    return data.find(b'"', start, end) >= 0 and bool(_UNESCAPED_QUOTE.search(data, start, end))
 
 
 def _parse(data: bytes) -> object:
@@ -341,6 +335,14 @@ def _body(messages: Sequence[PromptMessage], generation: Generation) -> bytes:
     }
     text = json.dumps(request, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.encode()
+
+
+def _address(base_url: str) -> httpx.URL:
+    with suppress(httpx.InvalidURL):
+        url = httpx.URL(base_url)
+        if url.scheme in ("http", "https") and url.host:
+            return url
+    raise ValueError(f"not the address of a model server: {base_url!r}")
 
 
 def _require(condition: object, otherwise: str) -> None:

@@ -14,6 +14,7 @@ DEFAULT_MAX_BUFFERED_BYTES = 256 * 1024
 DEFAULT_MAX_HEAD_BYTES = 64 * 1024
 DEFAULT_MAX_HEADERS = 128
 
+_PORTS = {"http": 80, "https": 443}
 _OWN_HEADERS = frozenset({b"connection", b"transfer-encoding"})
 
 
@@ -61,13 +62,9 @@ class DirectTransport(httpx.AsyncBaseTransport):
             max_headers=self._max_headers,
         )
         self._exchanges.add(exchange)
-        try:
-            await self._connect(exchange, request)
-            exchange.send(message)
-            await exchange.head()
-        except BaseException:
-            exchange.abort()
-            raise
+        await self._connect(exchange, request)
+        exchange.send(message)
+        await exchange.head()
         return httpx.Response(exchange.status, headers=exchange.headers, stream=_Body(exchange))
 
     async def aclose(self) -> None:
@@ -84,15 +81,17 @@ class DirectTransport(httpx.AsyncBaseTransport):
 
     async def _connect(self, exchange: "_Exchange", request: httpx.Request) -> None:
         url = request.url
-        secure = url.scheme == "https"
+        if url.scheme not in _PORTS:
+            raise httpx.UnsupportedProtocol(f"neither http nor https: {url.scheme!r}")
+        ssl_context = self._ssl_context if url.scheme == "https" else None
         limit_s = request.extensions.get("timeout", {}).get("connect")
         try:
             async with asyncio.timeout(limit_s):
                 await asyncio.get_running_loop().create_connection(
                     lambda: exchange,
-                    url.host,
-                    url.port or (443 if secure else 80),
-                    ssl=self._ssl_context if secure else None,
+                    url.raw_host.decode(),
+                    url.port or _PORTS[url.scheme],
+                    ssl=ssl_context,
                 )
         except TimeoutError as exc:
             raise httpx.ConnectTimeout(f"no connection to {url.host} in time") from exc
@@ -202,7 +201,6 @@ class _Exchange(asyncio.Protocol):
             self._finish()
         else:
             self._fail(httpx.RemoteProtocolError("the connection ended before the response"))
-        self._wake()
 
     # What the parser reports
 

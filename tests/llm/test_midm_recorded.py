@@ -95,7 +95,7 @@ def single_bytes(data: bytes) -> Iterator[bytes]:
 
 
 def cut_at_random(data: bytes) -> Iterator[bytes]:
-    places = random.Random(len(data)).choices(range(len(data) + 1), k=len(data) // 50)  # noqa: S311
+    places = random.Random(len(data)).choices(range(len(data) + 1), k=len(data) // 50)
     for start, end in zip([0, *sorted(places)], [*sorted(places), len(data)], strict=True):
         yield data[start:end]
 
@@ -128,14 +128,14 @@ async def outcome(name: str, cut: Any, *, max_new_tokens: int = MAX_NEW_TOKENS) 
         said.append(text)
         counts.append(count)
 
-    async def ask(midm: Midm) -> Ending:
+    async def ask(midm: Midm) -> Ending | type[UpstreamError]:
         call = midm.stream if is_stream(name) else midm.complete
-        return await call(QUESTION, generation, say)
+        try:
+            return await call(QUESTION, generation, say)
+        except UpstreamError as error:
+            return type(error)
 
-    try:
-        ending: Ending | type[UpstreamError] = await replay(recorded(name), cut, ask)
-    except UpstreamError as error:
-        ending = type(error)
+    ending = await replay(recorded(name), cut, ask)
     assert counts == list(range(1, len(said) + 1))
     return "".join(said), ending
 
@@ -152,6 +152,7 @@ async def test_a_recording_that_comes_byte_by_byte(name: str) -> None:
 
 
 HELLO = "안녕하세요! 저는 믿음 어시스턴트입니다. 무엇을 도와드릴까요?"
+LIST = "좋습니다.\n\n1. 첫째 항목\n2. 둘째 항목\n3. 셋째 항목\n\n끝입니다."
 TIGER = "옛날 옛적 깊은 산속에 "
 
 
@@ -159,13 +160,13 @@ TIGER = "옛날 옛적 깊은 산속에 "
     ("name", "text", "ending"),
     [
         ("stream_ok_ko", HELLO, Ending("stop", 6)),
-        ("chat_ok_ko", HELLO, Ending("stop", 1, Usage(76, 23, 99))),
+        ("chat_ok_ko", HELLO, Ending("stop", 1, Usage(76, 33, 109))),
         ("stream_ok_empty_answer", "", Ending("stop", 0)),
         ("stream_in_context_overflow", "\n" * 5, Ending("stop", 5)),
         ("chat_in_context_overflow", "", Ending("stop", 0, Usage(574, 5, 579))),
         ("stream_http10", "Hello there! I am a tiny model running on a CPU.", Ending("stop", 11)),
         ("stream_ok_cleanup", "one  two  three  four  it s done do 't stop", Ending("stop", 14)),
-        ("chat_ok_newlines", "첫째 줄\n둘째 줄\n\n  들여쓴 줄\n끝", Ending("stop", 1)),
+        ("chat_ok_newlines", LIST, Ending("stop", 1, Usage(82, 35, 117))),
         ("token_gap_61s", "옛날 옛적 깊은 ", UpstreamFailed),
         ("hang_stream_max0", "", UpstreamFailed),
         ("stream_in_messages_empty", "", UpstreamFailed),

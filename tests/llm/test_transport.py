@@ -1,12 +1,11 @@
 """One connection per request, over real sockets, on both event loops."""
 
-import gc
 import os
 import socket
 import ssl
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +94,7 @@ def answering(*pieces: bytes) -> AbstractAsyncContextManager[str]:
 
 
 async def get(url: str, *, transport: DirectTransport | None = None) -> httpx.Response:
-    async with httpx.AsyncClient(
-        transport=transport or DirectTransport(), trust_env=False, timeout=None
-    ) as client:
+    async with httpx.AsyncClient(transport=transport or DirectTransport()) as client:
         return await client.get(url)
 
 
@@ -173,6 +170,11 @@ async def test_a_line_break_in_a_header_is_not_sent() -> None:
         await DirectTransport().handle_async_request(request)
 
 
+async def test_neither_http_nor_https() -> None:
+    with pytest.raises(httpx.UnsupportedProtocol):
+        await get("ftp://127.0.0.1/")
+
+
 # Connections that fail
 
 
@@ -214,8 +216,9 @@ async def test_connecting_has_a_limit(full_port: int) -> None:
 
 async def test_the_limit_of_connecting_covers_tls() -> None:
     async def serve(peer: Peer) -> None:
-        await peer.stream.receive()
-        await peer.closed()
+        with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+            while True:
+                await peer.stream.receive()  # and never shake hands
         seen.set()
 
     seen = anyio.Event()
@@ -301,9 +304,19 @@ async def test_a_response_that_is_cut_or_is_none(wire: bytes) -> None:
         b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\nContent-Length: 2\r\n\r\nok",
         b"HTTP/1.1 103 Hints\r\nX: y\r\n\r\n" * 20_000,
         CHUNKED + b"2\r\nok\r\n0\r\nX: " + b"y" * 500_000,
+        CHUNKED + b"2\r\nok\r\n0\r\nX: " + b"y" * 100_000 + b"\r\n\r\n",
         CHUNKED + b"2\r\nok\r\n2;" + b"y" * 500_000,
     ],
-    ids=["many", "many, whole", "long", "long, whole", "1xx for ever", "trailer", "extension"],
+    ids=[
+        "many",
+        "many, whole",
+        "long",
+        "long, whole",
+        "1xx for ever",
+        "trailer",
+        "trailer, whole",
+        "extension",
+    ],
 )
 async def test_what_surrounds_a_body_is_bounded(wire: bytes) -> None:
     async def serve(peer: Peer) -> None:
@@ -324,6 +337,13 @@ async def test_what_surrounds_a_body_is_bounded(wire: bytes) -> None:
     async with server(serve) as url:
         with pytest.raises(httpx.RemoteProtocolError):
             await get(url)
+
+
+async def test_half_of_the_headers_are_no_response() -> None:
+    head = b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000 + b"Content-Length: 2\r\n\r\n"
+    async with answering(head + b"ok") as url:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await DirectTransport().handle_async_request(httpx.Request("GET", url))
 
 
 async def test_a_reset_while_waiting() -> None:
@@ -438,6 +458,20 @@ async def test_closing_a_response_closes_its_connection() -> None:
         await call.closed()
 
 
+async def test_cancelling_a_read_closes_the_connection_without_being_asked_to() -> None:
+    async with ScriptedModel() as model, streaming(model) as (response, call, _):
+
+        async def read() -> None:
+            async for _ in response.stream:
+                pass
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+        await call.closed()
+
+
 async def test_closing_the_transport_closes_its_connections() -> None:
     async with ScriptedModel() as model, streaming(model) as (response, call, transport):
         await transport.aclose()
@@ -458,9 +492,10 @@ async def test_a_response_that_is_forgotten_warns_and_closes() -> None:
             tasks.start_soon(begin)
             request = httpx.Request("POST", f"{model.url}/chat/stream", json={})
             response = await DirectTransport().handle_async_request(request)
+        held = [response]
+        del response
         with pytest.warns(ResourceWarning, match="not closed"):
-            del response
-            gc.collect()
+            held.clear()
         await calls[0].closed()
 
 

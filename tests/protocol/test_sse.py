@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.sse import Decoder, EventTooLong, comment, encode
@@ -53,13 +53,21 @@ def test_a_stream_means_the_same_wherever_it_is_cut(stream: bytes, events: list[
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
 def test_only_lf_and_crlf_end_a_line(separator: str) -> None:
-    text = f"one{separator}two"
-    assert decode(f"data: {text}\n\n".encode()) == [text.encode()]
+    event = f"one{separator}two".encode()
+    stream = b"data: " + event + b"\n\n"
+    assert decode(stream) == [event]
+    assert decode(stream + stream) == [event, event]
+
+
+def test_what_looks_like_an_event_may_be_the_end_of_a_line() -> None:
+    assert decode(b": a comment, ", b"data: no\n\n") == []
+    assert decode(b"data: one, ", b"data: one more\n\n") == [b"one, data: one more"]
 
 
 lines = st.binary(max_size=20).map(lambda line: line.replace(b"\n", b""))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from([b"data: ", b"data:", b": ", b"", b"id: "]), lines)),
     st.lists(st.integers(0, 400)),
@@ -74,6 +82,7 @@ def test_cuts_change_nothing(
     assert decode(*pieces) == decode(stream) == decode(*cut(stream, 1))
 
 
+@settings(deadline=None)
 @given(st.recursive(st.text() | st.integers(), st.lists), st.integers(1, 9))
 def test_what_encode_writes_decodes_to_itself(value: object, size: int) -> None:
     data = json.dumps(value, ensure_ascii=False)
