@@ -3,14 +3,18 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from gateway.logging import set_up_logging
 from gateway.rest import VERSION
-from gateway.server import serve
+from gateway.server import CannotStart, cannot_listen, serve
 from gateway.settings import BadSettings, load_settings
 from llm.simulator import SimulatorSettings, run_simulator
+from llm.simulator.faults import MAX_MS
 
+FAILED = 1
 BAD_USAGE = 2
+MAX_PORT = 65_535
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,8 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.command(options) or 0)
     except BadSettings as error:
-        print(f"midm-gateway: {error}", file=sys.stderr)
-        return BAD_USAGE
+        return _complain(error, BAD_USAGE)
+    except CannotStart as error:
+        return _complain(error, FAILED)
+
+
+def _complain(error: Exception, code: int) -> int:
+    print(f"midm-gateway: {error}", file=sys.stderr)
+    return code
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -34,8 +44,24 @@ def _simulate(options: argparse.Namespace) -> int:
     settings = SimulatorSettings(
         interval_ms=options.interval_ms, first_token_ms=options.first_token_ms
     )
-    run_simulator(settings, host=options.host, port=options.port)
+    try:
+        run_simulator(settings, host=options.host, port=options.port)
+    except OSError as error:
+        raise cannot_listen(options.host, options.port, error) from None
     return 0
+
+
+def _port(text: str) -> int:
+    if text.isascii() and text.isdecimal() and int(text) <= MAX_PORT:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"should be from 0 to {MAX_PORT}, given {text!r}")
+
+
+def _milliseconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= (milliseconds := float(text)) <= MAX_MS:
+            return milliseconds
+    raise argparse.ArgumentTypeError(f"should be from 0 to {MAX_MS:.0f}, given {text!r}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,13 +78,16 @@ def _parser() -> argparse.ArgumentParser:
     simulator = commands.add_parser("simulate", help="run the simulated model server alone")
     simulator.set_defaults(command=_simulate)
     simulator.add_argument("--host", default="127.0.0.1", help="(default: %(default)s)")
-    simulator.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
+    simulator.add_argument("--port", type=_port, default=8000, help="(default: %(default)s)")
     simulator.add_argument(
-        "--interval-ms", type=float, default=40.0, help="between words (default: %(default)s)"
+        "--interval-ms",
+        type=_milliseconds,
+        default=40.0,
+        help="between words (default: %(default)s)",
     )
     simulator.add_argument(
         "--first-token-ms",
-        type=float,
+        type=_milliseconds,
         default=200.0,
         help="before the first (default: %(default)s)",
     )

@@ -21,6 +21,7 @@ from gateway.run import Ports, TurnLimits
 from gateway.settings import Settings
 from gateway.turns import Retries, Turns
 from gateway.websocket import websocket_endpoint
+from llm.circuit import Circuit
 from llm.client import Driver, Generation, Patience
 from llm.midm import Midm
 from llm.prompt import ContextLimits
@@ -84,9 +85,10 @@ async def open_house(settings: Settings, origins: Origins) -> AsyncIterator[Hous
         driver = await stack.enter_async_context(_driver(settings))
         admission = Admission(max_calls=settings.max_calls, max_waiting=settings.llm_max_waiting)
         broker = MemoryBroker()
+        circuit = Circuit()
         tasks = await stack.enter_async_context(anyio.create_task_group())
         turns = Turns(
-            ports=Ports(database, broker, driver, _turn_limits(settings)),
+            ports=Ports(database, broker, driver, circuit, _turn_limits(settings)),
             admission=admission,
             defaults=Generation(
                 max_new_tokens=settings.default_max_tokens,
@@ -96,7 +98,7 @@ async def open_house(settings: Settings, origins: Origins) -> AsyncIterator[Hous
             retries=Retries(settings.max_attempts, settings.rerun_within_s),
             tasks=tasks,
         )
-        probe = Probe(driver=driver, admission=admission, database=database)
+        probe = Probe(driver=driver, circuit=circuit, admission=admission, database=database)
         house = House(settings, database, broker, admission, turns, probe, origins)
         await turns.take_up()
         tasks.start_soon(probe.run)

@@ -2,6 +2,7 @@
 
 import logging
 
+from llm.circuit import CircuitOpen
 from llm.client import UpstreamFailed, UpstreamStalled, UpstreamTimeout, UpstreamUnavailable
 from llm.prompt import ContextTooLong
 from llm.queue import QueueFull
@@ -22,6 +23,7 @@ CODES: dict[type[Exception], ErrorCode] = {
     UpstreamFailed: ErrorCode.UPSTREAM_ERROR,
     TurnTimeout: ErrorCode.TURN_TIMEOUT,
     ContextTooLong: ErrorCode.CONTEXT_TOO_LONG,
+    CircuitOpen: ErrorCode.UPSTREAM_UNAVAILABLE,
     QueueFull: ErrorCode.QUEUE_FULL,
     StorageError: ErrorCode.STORAGE_ERROR,
 }
@@ -38,9 +40,9 @@ def as_refusal(error: Exception) -> Refusal:
         case ContextTooLong(chars=chars, max_chars=most):
             text = f"message: {chars} characters, of which the model's context takes {most}"
             return Refusal(ErrorCode.CONTEXT_TOO_LONG, text)
-        case QueueFull(retry_after_ms=retry_after_ms):
-            return Refusal(ErrorCode.QUEUE_FULL, retry_after_ms=retry_after_ms)
-    code = CODES.get(type(error))
+        case QueueFull(retry_after_ms=after_ms) | CircuitOpen(retry_after_ms=after_ms):
+            return Refusal(CODES[type(error)], retry_after_ms=after_ms)
+    code = next((CODES[kind] for kind in type(error).__mro__ if kind in CODES), None)
     if code is None:
         log.error("an unforeseen error", exc_info=error)
         code = ErrorCode.INTERNAL

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import anyio
 from sqlalchemy import literal, select
 
+from llm.circuit import Circuit
 from llm.client import Driver, UpstreamError
 from llm.queue import Admission
 from storage.database import Database
@@ -36,8 +37,11 @@ class ModelHealth:
 class Probe:
     """Asks after the model server's health again and again."""
 
-    def __init__(self, *, driver: Driver, admission: Admission, database: Database) -> None:
+    def __init__(
+        self, *, driver: Driver, circuit: Circuit, admission: Admission, database: Database
+    ) -> None:
         self._driver = driver
+        self._circuit = circuit
         self._admission = admission
         self._database = database
         self._health: ModelHealth | None = None
@@ -69,7 +73,10 @@ class Probe:
 
     async def _ask(self) -> ModelHealth:
         try:
-            return ModelHealth(available=await self._driver.healthy(), busy=False)
+            well = await self._driver.healthy()
+            if well:
+                self._circuit.seen_well()
+            return ModelHealth(available=well, busy=False)
         except UpstreamError as error:
             log.debug("no health from the model server: %s", error)
             busy = self._admission.calls > 0

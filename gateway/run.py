@@ -12,9 +12,20 @@ from gateway.brokers.base import Broker
 from gateway.brokers.live import LiveTurn
 from gateway.errors import TurnTimeout, as_refusal
 from gateway.outcome import Outcome, start_event, turn_end
-from llm.client import Driver, Ending, Generation, PromptMessage
+from llm.circuit import Circuit
+from llm.client import (
+    Driver,
+    Ending,
+    Generation,
+    PromptMessage,
+    ReplyTooLong,
+    UpstreamStalled,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 from llm.prompt import DEFAULT_SYSTEM_PROMPT, ContextLimits, build_prompt
 from llm.queue import Place
+from llm.retry import Backoff, retried
 from protocol.errors import ErrorCode, Refusal
 from protocol.server_frames import Error, Timing
 from storage import turns
@@ -26,6 +37,12 @@ log = logging.getLogger(__name__)
 
 Stop = Literal["cancelled", "deleted", "shutdown"]
 
+_LEFT_AT_WORK = (UpstreamTimeout, UpstreamStalled, ReplyTooLong, TurnTimeout)
+"""Failures that leave the model server generating for nobody."""
+
+_UNWELL = (UpstreamUnavailable, UpstreamTimeout, UpstreamStalled)
+"""Failures that say something of the model server rather than of what it was asked."""
+
 
 @dataclass(frozen=True)
 class TurnLimits:
@@ -36,6 +53,7 @@ class TurnLimits:
     cool_down_s: float = 0.0
     storage_retry_s: float = 0.5
     max_storage_retry_s: float = 5.0
+    backoff: Backoff = field(default_factory=Backoff)
     context: ContextLimits = field(default_factory=ContextLimits)
     system_prompt: str = DEFAULT_SYSTEM_PROMPT
 
@@ -47,6 +65,7 @@ class Ports:
     database: Database
     broker: Broker
     driver: Driver
+    circuit: Circuit
     limits: TurnLimits
 
 
@@ -93,6 +112,7 @@ class Run:
         self._database = ports.database
         self._broker = ports.broker
         self._driver = ports.driver
+        self._circuit = ports.circuit
         self._limits = ports.limits
         self._live = LiveTurn(start_event(turn))
         self._watch = Stopwatch()
@@ -133,7 +153,9 @@ class Run:
             except Exception as caught:  # whatever it is, the turn ends and says so
                 log.warning("turn %s failed: %s: %s", self, type(caught).__name__, caught)
                 error = caught
-        self._release(abandoned=ending is None)
+        self._judge(ending, error)
+        left_at_work = isinstance(error, _LEFT_AT_WORK) or self._stopped is not None
+        self._release(left_at_work=left_at_work)
         return self._outcome(ending, error)
 
     async def _answer(self) -> Ending:
@@ -151,7 +173,11 @@ class Run:
     async def _call_model(self) -> Ending:
         options: dict[str, Any] = dict(self.turn.generation)
         call = self._driver.stream if options.pop("streamed") else self._driver.complete
-        return await call(await self._prompt(), Generation(**options), self._say)
+        prompt = await self._prompt()
+        generation = Generation(**options)
+        return await retried(
+            lambda: call(prompt, generation, self._say), backoff=self._limits.backoff
+        )
 
     async def _prompt(self) -> list[PromptMessage]:
         limits = self._limits.context
@@ -184,9 +210,15 @@ class Run:
         stored = self._database.submit(turns.checkpoint(self.turn, text))
         stored.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    def _release(self, *, abandoned: bool) -> None:
+    def _judge(self, ending: Ending | None, error: Exception | None) -> None:
+        if ending is not None:
+            self._circuit.succeeded()
+        elif isinstance(error, _UNWELL):
+            self._circuit.failed()
+
+    def _release(self, *, left_at_work: bool) -> None:
         # midm goes on generating for a while after its client has left.
-        cools = abandoned and self._watch.admitted
+        cools = left_at_work and self._watch.admitted
         self._place.release(cool_down_s=self._limits.cool_down_s if cools else 0.0)
 
     def _outcome(self, ending: Ending | None, error: Exception | None) -> Outcome:

@@ -6,8 +6,8 @@ import os
 import random
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import uvicorn
 from starlette.applications import Starlette
@@ -15,7 +15,9 @@ from starlette.applications import Starlette
 from gateway.app import create_app
 from gateway.house import House
 from gateway.settings import Settings
+from gateway.sockets import ChatHttp, ChatSocket, listening_socket
 from protocol.server_frames import Reconnect
+from storage.operations import StorageError
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,10 @@ BACKLOG = 2_048
 KILLED = 137
 
 
+class CannotStart(Exception):
+    """The gateway cannot run here; the text is one line that says why."""
+
+
 class GatewayServer(uvicorn.Server):
     """Drains before it stops: uvicorn alone closes every socket the moment it is told to."""
 
@@ -34,6 +40,7 @@ class GatewayServer(uvicorn.Server):
         self.settings = settings
         self.app = create_app(settings)
         super().__init__(_config(self.app, settings))
+        self.listening = asyncio.Event()
         self._drain: asyncio.Task[None] | None = None
 
     @property
@@ -41,6 +48,14 @@ class GatewayServer(uvicorn.Server):
         """The port it listens on, once it has started."""
         port: int = self.servers[0].sockets[0].getsockname()[1]
         return port
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the application, serve until told to stop, close it; raises `CannotStart`."""
+        # The lifespan is ours to run: uvicorn would log a failure of it with its traceback.
+        with self.capture_signals():
+            sockets = sockets or [_bound(self.settings)]
+            async with _opened(self.app):
+                await self._serve(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -63,10 +78,16 @@ class GatewayServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening and say so."""
         await super().startup(sockets)
+        self.listening.set()
         _say_hello(self.settings, self.port)
 
     async def _drain_and_exit(self) -> None:
-        house: House = self.app.state.house
+        house: House | None = getattr(self.app.state, "house", None)
+        if house is not None:
+            await self._drain_house(house)
+        self.should_exit = True
+
+    async def _drain_house(self, house: House) -> None:
         log.info("stopping: %d turns are open", house.turns.running)
         house.turns.refuse_new()
         for connection in tuple(house.connections):
@@ -74,13 +95,44 @@ class GatewayServer(uvicorn.Server):
             connection.say(Reconnect(reason="restart", after_ms=after_ms))
         await house.turns.drain(self.settings.drain_seconds)
         house.broker.close()
-        self.should_exit = True
 
 
 def serve(settings: Settings) -> None:
-    """Run the gateway until it is told to stop."""
-    server = GatewayServer(settings)
-    server.run()
+    """Run the gateway until it is told to stop; raises `CannotStart`."""
+    GatewayServer(settings).run()
+
+
+def _bound(settings: Settings) -> socket.socket:
+    try:
+        return listening_socket(settings.host, settings.port)
+    except OSError as error:
+        raise cannot_listen(settings.host, settings.port, error) from None
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> CannotStart:
+    """Say why nobody can listen there, in one line."""
+    # A name that cannot be found has no errno, and event loops word the others each their way.
+    not_found = isinstance(error, socket.gaierror)
+    reason = str(error.strerror) if not_found else os.strerror(error.errno or 0)
+    return CannotStart(f"cannot listen on {_address(host, port)}: {reason.lower()}")
+
+
+@asynccontextmanager
+async def _opened(app: Starlette) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(app.router.lifespan_context(app))
+        except Exception as error:
+            if (why := _storage_error(error)) is None:
+                raise
+            raise CannotStart(str(why)) from None
+        yield
+
+
+def _storage_error(error: Exception) -> StorageError | None:
+    while isinstance(error, ExceptionGroup):  # task groups wrap what ends them
+        error = error.exceptions[0]
+    return error if isinstance(error, StorageError) else None
 
 
 def _config(app: Starlette, settings: Settings) -> uvicorn.Config:
@@ -88,8 +140,10 @@ def _config(app: Starlette, settings: Settings) -> uvicorn.Config:
         app,
         host=settings.host,
         port=settings.port,
-        # The newer of uvicorn's WebSocket protocols: a quarter less CPU for each frame.
-        ws="websockets-sansio",
+        lifespan="off",
+        http=ChatHttp,
+        # Made of the newer of uvicorn's WebSocket protocols: a quarter less CPU for each frame.
+        ws=ChatSocket,
         # Deflate costs 12 microseconds a frame and 35 KB a connection; tokens hardly shrink.
         ws_per_message_deflate=False,
         ws_max_size=settings.max_frame_bytes,
@@ -104,9 +158,13 @@ def _config(app: Starlette, settings: Settings) -> uvicorn.Config:
 
 
 def _say_hello(settings: Settings, port: int) -> None:
-    at = f"{settings.host}:{port}"
+    at = _address(settings.host, port)
     model = settings.llm_server_url or "SIMULATED (set LLM_SERVER_URL to use a real model)"
     log.info("model: %s", model)
     log.info("database: %s", settings.database_path.absolute())
     log.info("listening on http://%s", at)
     log.info("try it: npx wscat -c ws://%s/ws  and type 안녕하세요", at)
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup
 from gateway.errors import as_refusal
 from gateway.outcome import Outcome, turn_end
 from gateway.run import Ports, Run
+from llm.circuit import CircuitOpen
 from llm.client import Generation
 from llm.prompt import ContextTooLong
 from llm.queue import Admission, Place, QueueFull
@@ -200,7 +201,7 @@ class Turns:
         """Store a turn and hold a place for it; no place for a repeat, which has run already."""
         try:
             place = self._reserve(ask)
-        except (Refusal, QueueFull, ContextTooLong):
+        except (Refusal, QueueFull, ContextTooLong, CircuitOpen):
             # A repeat is recognised before any limit applies.
             if repeat := await self._database.read(turns.find_repeat(self._new_turn(ask))):
                 return repeat, None
@@ -220,6 +221,7 @@ class Turns:
             raise Refusal(ErrorCode.SHUTTING_DOWN)
         if ask.message is not None:
             self._ports.limits.context.check(ask.message)
+        self._ports.circuit.check()
         return self._admission.reserve()
 
     def _new_turn(self, ask: Ask, place: Place | None = None) -> NewTurn:

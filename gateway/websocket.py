@@ -247,6 +247,8 @@ class Connection:
         assert self._reader is not None, "the greeting comes first"  # noqa: S101
         answered = await self._send_answers()
         frames = await self._reader.read()
+        # An `accepted` said meanwhile belongs before the `start` that may be among the frames.
+        answered = await self._send_answers() or answered
         for frame in frames:
             await self._socket.send_text(frame.text)
         return answered or bool(frames)

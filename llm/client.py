@@ -74,7 +74,14 @@ class UpstreamError(Exception):
 
 
 class UpstreamUnavailable(UpstreamError):
-    """Nobody answers, the connection broke, or the server says it is overloaded."""
+    """Nobody answers, the connection broke, or the server says it is overloaded.
+
+    `replied` tells whether it had begun to reply: only a call that got no reply may be repeated.
+    """
+
+    def __init__(self, message: str, *, replied: bool = False) -> None:
+        self.replied = replied
+        super().__init__(message)
 
 
 class UpstreamTimeout(UpstreamError):
@@ -87,6 +94,10 @@ class UpstreamStalled(UpstreamError):
 
 class UpstreamFailed(UpstreamError):
     """The server answered, and the answer was an error or made no sense."""
+
+
+class ReplyTooLong(UpstreamFailed):
+    """The reply went on for longer than a reply may be; the server was left while it spoke."""
 
 
 class Driver(Protocol):

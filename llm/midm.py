@@ -16,6 +16,7 @@ from llm.client import (
     Generation,
     Patience,
     PromptMessage,
+    ReplyTooLong,
     Say,
     UpstreamError,
     UpstreamFailed,
@@ -162,17 +163,19 @@ class Midm:
         """Send a request and hold its response open; the one place where errors become ours."""
         if self._client.is_closed:
             raise UpstreamUnavailable("the driver is closed")
+        replied = False
         try:
             async with limit.timer:
                 response = await self._client.send(self._request(path, body), stream=True)
+                replied = True
                 async with aclosing(response):
                     yield response
         except httpx.TimeoutException as exc:
             raise UpstreamTimeout(str(exc)) from exc
         except httpx.HTTPError as exc:
-            raise UpstreamUnavailable(f"{type(exc).__name__}: {exc}") from exc
+            raise UpstreamUnavailable(f"{type(exc).__name__}: {exc}", replied=replied) from exc
         except sse.EventTooLong as exc:
-            raise UpstreamFailed(str(exc)) from exc
+            raise ReplyTooLong(str(exc)) from exc
         except TimeoutError as exc:
             if not limit.timer.expired():
                 raise
@@ -264,7 +267,7 @@ class _Reply:
         if told:
             self._say(told, self._pieces)
         if len(told) < len(text):
-            raise UpstreamFailed("the reply is longer than allowed")
+            raise ReplyTooLong("the reply is longer than allowed")
 
     def _finish_reason(self, count: int) -> FinishReason:
         return "length" if count >= self._max_new_tokens else "stop"

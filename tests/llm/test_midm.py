@@ -24,6 +24,7 @@ from llm.client import (
     Generation,
     Patience,
     PromptMessage,
+    ReplyTooLong,
     UpstreamError,
     UpstreamFailed,
     UpstreamStalled,
@@ -371,7 +372,7 @@ async def test_more_text_than_allowed_is_cut_off_there(model: ScriptedModel) -> 
     async with asking(model, max_reply_chars=6) as (asked, call):
         await call.say("가나다 ", "라마바", "사")
         await call.closed()
-    assert type(asked.error) is UpstreamFailed
+    assert type(asked.error) is ReplyTooLong
     assert asked.text == "가나다 라마"
 
 
@@ -380,7 +381,7 @@ async def test_an_event_without_end_is_cut_off(model: ScriptedModel) -> None:
         await call.say("앞")
         await call.raw(b"data: " + b"x" * 10_000)
         await call.closed()
-    assert type(asked.error) is UpstreamFailed
+    assert type(asked.error) is ReplyTooLong
 
 
 # Time
@@ -639,7 +640,7 @@ async def test_an_answer_without_response_is_a_failure(model: ScriptedModel, ans
 async def test_an_answer_that_is_too_long_is_a_failure(model: ScriptedModel) -> None:
     async with asking(model, "complete", max_reply_chars=10) as (asked, call):
         await call.answer("가" * 11)
-    assert type(asked.error) is UpstreamFailed
+    assert type(asked.error) is ReplyTooLong
     assert asked.text == "가" * 10
 
 
