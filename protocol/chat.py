@@ -24,9 +24,12 @@ def _not_blank(value: str) -> str:
     return value
 
 
-Text = Annotated[str, BeforeValidator(_made_storable)]
-Message = Annotated[Text, Field(max_length=MAX_MESSAGE_CHARS), AfterValidator(_not_blank)]
-RequestId = Annotated[Text, Field(min_length=1, max_length=MAX_REQUEST_ID_CHARS)]
+_Storable = BeforeValidator(_made_storable)
+Text = Annotated[str, _Storable]
+# Lengths are said before the validator, though it runs first: behind one, pydantic does not know
+# that it counts characters, and would speak of items.
+Message = Annotated[str, Field(max_length=MAX_MESSAGE_CHARS), _Storable, AfterValidator(_not_blank)]
+RequestId = Annotated[str, Field(min_length=1, max_length=MAX_REQUEST_ID_CHARS), _Storable]
 TurnNumber = Annotated[int, Field(ge=1, le=MAX_TURN)]
 
 

@@ -14,7 +14,8 @@ from protocol.chat import (
     TurnNumber,
 )
 from protocol.errors import ErrorCode, Refusal
-from protocol.invalid import parse_json, refusal
+from protocol.invalid import parse_json, refusal, shown
+from protocol.text import storable
 
 MAX_HISTORY = 1_000
 HistoryLimit = Annotated[int, Field(ge=1, le=MAX_HISTORY)]
@@ -106,12 +107,11 @@ def parse_client_frame(text: str) -> ClientFrame:
     """
     fields = _json_fields(text) if text.startswith("{") else _typed_fields(text)
     request_id = _usable_request_id(fields.get("request_id"))
-    model = _MODELS.get(kind) if isinstance(kind := fields.get("type"), str) else None
+    kind = fields.get("type")
+    model = _MODELS.get(kind) if isinstance(kind, str) else None
     if model is None:
-        known = ", ".join(_MODELS)
-        raise Refusal(
-            ErrorCode.UNKNOWN_TYPE, f"type: should be one of {known}", request_id=request_id
-        )
+        says = f"type: should be one of {', '.join(_MODELS)}, given {shown(kind)}"
+        raise Refusal(ErrorCode.UNKNOWN_TYPE, says, request_id=request_id)
     try:
         return model.model_validate(fields)
     except ValidationError as error:
@@ -129,19 +129,20 @@ def _typed_fields(text: str) -> dict[str, Any]:
         return {"type": "chat", "message": text[1:]}
     if not text.startswith("/"):
         return {"type": "chat", "message": text}
-    name, _, argument = text[1:].strip().partition(" ")
+    name, *argument = text[1:].split(maxsplit=1) or [""]
     if name not in _SHORTHANDS:
         raise Refusal(
             ErrorCode.UNKNOWN_TYPE,
-            f"There is no /{name[:20]}; known are /{', /'.join(_SHORTHANDS)}. "
+            f"There is no /{storable(name[:20])}; known are /{', /'.join(_SHORTHANDS)}. "
             "A message that begins with a slash is sent with two.",
         )
-    field = _SHORTHANDS[name]
-    if argument and field is None:
+    if not argument:
+        return {"type": name}
+    if (field := _SHORTHANDS[name]) is None:
         raise Refusal(ErrorCode.BAD_FRAME, f"/{name} takes nothing after it")
-    return {"type": name, field: argument.strip()} if field and argument else {"type": name}
+    return {"type": name, field: argument[0].rstrip()}
 
 
 def _usable_request_id(value: Any) -> str | None:
-    usable = isinstance(value, str) and value.isprintable()
-    return value if usable and 1 <= len(value) <= MAX_REQUEST_ID_CHARS else None
+    request_id = storable(value) if isinstance(value, str) else ""
+    return request_id if 1 <= len(request_id) <= MAX_REQUEST_ID_CHARS else None

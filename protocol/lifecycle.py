@@ -1,11 +1,11 @@
 """The life of a turn: what it may become, and through what. Pure.
 
-    queued ──admit──> running ──finish──> complete
-       │                 │
-       └───── cancel ────┴──> cancelled
-       └────── fail ─────┴──> failed
-       └─── interrupt ───┴──> interrupted     its process died, and it is not run again
-       └──── take_up ────┴──> queued          its process died: the next attempt
+queued ──admit──> running ──finish──> complete
+   │                 │
+   └───── cancel ────┴──> cancelled
+   └────── fail ─────┴──> failed
+   └─── interrupt ───┴──> interrupted     its process died, and it is not run again
+   └──── take_up ────┴──> queued          its process died: the next attempt
 """
 
 from typing import Literal
@@ -14,17 +14,20 @@ from protocol.server_frames import TurnStatus
 
 Happening = Literal["admit", "finish", "cancel", "fail", "interrupt", "take_up"]
 
+FIRST: TurnStatus = "queued"
+"""What every attempt of a turn is to begin with, be it for no time at all."""
+
 TRANSITIONS: dict[tuple[TurnStatus, Happening], TurnStatus] = {
     ("queued", "admit"): "running",
     ("queued", "cancel"): "cancelled",
     ("queued", "fail"): "failed",
     ("queued", "interrupt"): "interrupted",
-    ("queued", "take_up"): "queued",
+    ("queued", "take_up"): FIRST,
     ("running", "finish"): "complete",
     ("running", "cancel"): "cancelled",
     ("running", "fail"): "failed",
     ("running", "interrupt"): "interrupted",
-    ("running", "take_up"): "queued",
+    ("running", "take_up"): FIRST,
 }
 """Whatever is not here cannot happen; what is over stays as it is."""
 

@@ -72,7 +72,7 @@ class Messages(Model):
     session_id: str
     messages: list[StoredMessage]
     total_count: int
-    next_before: Text | None
+    next_before: str | None
     cursor: str | None
 
 

@@ -11,7 +11,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import quote
@@ -21,13 +21,15 @@ import anyio
 import databases
 
 from storage.operations import Operation, StorageError
-from storage.sqlite import Reading, Writing, run_batch, run_snapshot
+from storage.sqlite import prepare_reading, prepare_writing, run_batch, run_snapshot
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_BATCH = 256
+MAX_WAITING = 16_384
 CLOSE_WITHIN_S = 5.0
+_CLOSED = "the database is closed"
 
 
 class Database:
@@ -36,11 +38,18 @@ class Database:
     Cancelling a call stops the waiting, never the operation: it happens whole or not at all.
     """
 
-    def __init__(self, writer: "_Thread", readers: Sequence["_Thread"]) -> None:
+    def __init__(
+        self,
+        writer: "_Thread",
+        readers: Sequence["_Thread"],
+        *,
+        max_waiting: int,
+    ) -> None:
         self._writer = writer
+        self._max_waiting = max_waiting
         self._readers = readers
         self._next_reader = 0
-        self._waiting: list[tuple[Operation[Any], asyncio.Future[Any]]] = []
+        self._waiting: list[_Write] = []
         self._work = asyncio.Event()
         self._closing = False
 
@@ -52,51 +61,82 @@ class Database:
         return await self.submit(operation)
 
     def submit(self, operation: Operation[T]) -> asyncio.Future[T]:
-        """Queue a write without waiting for it; the future resolves when it is committed."""
+        """Queue a write without waiting for it; the future resolves when it is committed.
+
+        Whoever does not care how it went may let the future go.
+        """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        if self._closing:
+        if self._closing or len(self._waiting) >= self._max_waiting:
             operation.close()
-            future.set_exception(StorageError("the database is closed"))
+            why = _CLOSED if self._closing else "too many writes are waiting"
+            _settle(future, StorageError(why))
         else:
             self._waiting.append((operation, future))
             self._work.set()
         return future
 
     async def read(self, operation: Operation[T]) -> T:
-        """Run an operation that only selects, on one snapshot of the database."""
+        """Run an operation that only selects, on one snapshot of the database.
+
+        Raises `StorageError` when the database fails, and whatever the operation raises.
+        """
+        if self._closing:
+            operation.close()
+            raise StorageError(_CLOSED)
         self._next_reader = (self._next_reader + 1) % len(self._readers)
         reader = self._readers[self._next_reader]
         return await reader.run(lambda connection: run_snapshot(connection, operation))
 
     async def _commit_batches(self) -> None:
         """The writer: what piled up while one batch was committed becomes the next."""
-        # Shielded: what was queued is committed even when the server goes down with an error.
-        with anyio.CancelScope(shield=True):
+        try:
             while self._waiting or not self._closing:
                 await self._work.wait()
                 self._work.clear()
                 while self._waiting:
-                    batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+                    batch = self._waiting[:MAX_BATCH]
                     await self._commit(batch)
+                    del self._waiting[: len(batch)]
+        finally:
+            # However the writer comes to its end, nobody waits for it for ever.
+            self._closing = True
+            for _, future in self._waiting:
+                _settle(future, StorageError(_CLOSED))
 
-    async def _commit(self, batch: list[tuple[Operation[Any], "asyncio.Future[Any]"]]) -> None:
+    async def _commit(self, batch: "list[_Write]") -> None:
         operations = [operation for operation, _ in batch]
         try:
             outcomes = await self._writer.run(lambda connection: run_batch(connection, operations))
-        except StorageError as error:
-            log.error("a batch of %d writes failed: %s", len(batch), error)
-            outcomes = [error] * len(batch)
+        except Exception as error:  # whatever it is, the writer lives on: the next batch may work
+            foreseen = isinstance(error, StorageError)
+            log.error("%d writes failed: %s", len(batch), error, exc_info=not foreseen)
+            # One each: several tasks raising the same exception would mix up its traceback.
+            outcomes = [StorageError(str(error)) for _ in batch]
+        else:
+            for outcome in outcomes:
+                if isinstance(outcome, StorageError):
+                    log.error("a write failed: %s", outcome)
         for (_, future), outcome in zip(batch, outcomes, strict=True):
-            if future.done():
-                continue
-            if isinstance(outcome, BaseException):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
+            _settle(future, outcome)
 
     def _stop(self) -> None:
         self._closing = True
         self._work.set()
+
+
+_Prepare = Callable[[sqlite3.Connection], None]
+_Write = tuple[Operation[Any], asyncio.Future[Any]]
+
+
+def _settle(future: asyncio.Future[Any], outcome: Any) -> None:
+    if future.done():  # whoever asked has gone
+        return
+    if isinstance(outcome, BaseException):
+        future.set_exception(outcome)
+        # Marks it as seen: asyncio would log it as never retrieved where nobody waits.
+        future.exception()
+    else:
+        future.set_result(outcome)
 
 
 class _Thread:
@@ -117,55 +157,81 @@ class _Thread:
 
 
 @asynccontextmanager
-async def open_database(path: Path, *, readers: int = 2) -> AsyncIterator[Database]:
+async def open_database(
+    path: Path, *, readers: int = 2, max_waiting: int = MAX_WAITING
+) -> AsyncIterator[Database]:
     """Open, or create, a database file; close it after what was queued is committed.
 
+    At most `max_waiting` writes wait for their turn; any more are refused.
     Raises `StorageError` when it cannot be opened or another process has it open.
     """
     with _sole_owner(path):
         async with AsyncExitStack() as stack:
-            writer = await stack.enter_async_context(_thread(path, Writing))
-            reading = [
-                await stack.enter_async_context(_thread(path, Reading)) for _ in range(readers)
+            prepares = [prepare_writing] + [prepare_reading] * readers
+            writer, *reading = [
+                await stack.enter_async_context(_thread(path, prepare)) for prepare in prepares
             ]
-            database = Database(writer, reading)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(database._commit_batches)
-                try:
-                    yield database
-                finally:
-                    database._stop()
+            database = Database(writer, reading, max_waiting=max_waiting)
+            async with _writing(database):
+                yield database
 
 
 @asynccontextmanager
-async def _thread(path: Path, factory: type[sqlite3.Connection]) -> AsyncIterator[_Thread]:
-    # Options in the URL would become part of the file's name, so the connection class sets them.
-    source = databases.Database(f"sqlite:///{quote(str(path))}", factory=factory)
-    connection = source.connection()
+async def _writing(database: Database) -> AsyncIterator[None]:
+    """Own the writer's task: begin it, and see it through what is queued when all is over."""
+    # No task group: that would wrap whatever the server fails with in an ExceptionGroup.
+    writer = asyncio.create_task(database._commit_batches())
     try:
-        await connection.__aenter__()
-    except sqlite3.Error as error:
-        raise StorageError(f"cannot open {path}: {error}") from error
+        yield
+    finally:
+        database._stop()
+        # Shielded: what was queued is committed even when the server goes down with an error.
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([writer])
+
+
+@asynccontextmanager
+async def _thread(path: Path, prepare: _Prepare) -> AsyncIterator[_Thread]:
+    connection = databases.Database(f"sqlite:///{quote(str(path))}").connection()
+    await connection.__aenter__()
     try:
-        yield _Thread(cast(aiosqlite.Connection, connection.raw_connection))
+        thread = _Thread(cast(aiosqlite.Connection, connection.raw_connection))
+        await _prepared(thread, prepare, path)
+        yield thread
     finally:
         # aiosqlite's threads are no daemons: one that hangs would keep the process alive.
         with anyio.move_on_after(CLOSE_WITHIN_S, shield=True):
             await connection.__aexit__()
 
 
+async def _prepared(thread: _Thread, prepare: _Prepare, path: Path) -> None:
+    try:
+        await thread.run(prepare)
+    except StorageError as error:
+        raise StorageError(f"cannot open {path}: {error}") from error
+
+
 @contextmanager
 def _sole_owner(path: Path) -> Iterator[None]:
-    """Hold the lock that keeps a second gateway off the same file."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StorageError(f"cannot open {path}: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    """Hold the lock that keeps a second gateway off the same file, which is there from then on."""
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Beside the file that a link leads to, so that every name of it finds the same lock.
+            # Not the file itself: closing it would let go of the locks that SQLite holds on it.
+            lock = _opened(f"{path.resolve()}-lock")
+            stack.callback(os.close, lock)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # What cannot be opened shows here: when aiosqlite fails to open a file it does not
+            # wait for its thread, which then may outlive the loop and die noisily.
+            os.close(_opened(path))
+        except BlockingIOError:
+            raise StorageError(f"{path} is in use by another gateway") from None
+        except OSError as error:
+            raise StorageError(f"cannot open {path}: {error.strerror}") from error
         yield
-    except BlockingIOError:
-        raise StorageError(f"{path} is in use by another gateway") from None
-    finally:
-        os.close(descriptor)
+
+
+def _opened(path: Path | str) -> int:
+    # For nobody else's eyes: the file holds conversations.
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

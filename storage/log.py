@@ -116,6 +116,7 @@ def _end_of(row: Row) -> Cursor:
 
 def _frames(row: Row, cursor: Cursor) -> list[Frame]:
     turn, attempt = row["turn"], row["attempt"]
+    # A question of the original may have no reply at all.
     text = row["reply"] or ""
     within = (turn, attempt) == (cursor.turn, cursor.attempt) and not cursor.ended
     frames = [] if within else [_start(row).frame()]

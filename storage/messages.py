@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import and_, bindparam, func, or_, select, tuple_
 
@@ -11,6 +10,7 @@ from protocol.cursor import BEGINNING, END, Cursor
 from protocol.errors import ErrorCode, Refusal
 from protocol.server_frames import FinishReason, StoredMessage
 from storage import sessions
+from storage.objects import read_object
 from storage.operations import Operation, Row
 from storage.tables import QUESTION, REPLY, STRAY, message_order, messages, turns
 
@@ -124,15 +124,6 @@ def reply(session_id: str, turn: int) -> Operation[StoredMessage | None]:
     return _message(rows[0], turn=turn, finish_reason=rows[0]["finish_reason"])
 
 
-def read_usage(stored: str | None) -> dict[str, Any] | None:
-    """Read stored token usage; None where there is none, or nothing that makes sense."""
-    try:
-        usage = json.loads(stored or "null")
-    except ValueError:
-        return None
-    return usage if isinstance(usage, dict) else None
-
-
 def _newest(session_id: str) -> Operation[Cursor]:
     rows = yield _NEWEST, {"of_session": session_id}
     if not rows:
@@ -182,9 +173,9 @@ def _message(
         message_id=row["message_id"],
         session_id=row["session_id"],
         role=row["role"],
-        content=row["content"] or "",
-        created_at=row["created_at"] or "",
-        token_usage=read_usage(row["token_usage"]),
+        content=row["content"],
+        created_at=row["created_at"],
+        token_usage=read_object(row["token_usage"]),
         turn=turn,
         finish_reason=finish_reason,
         replaced_by=replaced_by,

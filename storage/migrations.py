@@ -1,4 +1,4 @@
-"""Migrations: each applied once, in order, each in a transaction of its own.
+"""Migrations: each applied once, in order; a file is brought up to date whole or not at all.
 
 The second one adopts a database of the original backend: its conversations get turns, and its
 times, which were local and had no zone, become UTC. Run it where the original ran, or with `TZ`
@@ -8,15 +8,15 @@ set to that zone.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Executable, bindparam, insert, select, text, update
+from sqlalchemy import bindparam, insert, select, text, update
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from protocol.cursor import END, Cursor
 from protocol.errors import CATALOGUE, ErrorCode
 from protocol.server_frames import Complete, Error, Timing
-from protocol.text import count_words
+from protocol.text import count_words, storable
 from storage.database import Database
-from storage.messages import read_usage
+from storage.objects import read_object
 from storage.operations import Operation, Row
 from storage.tables import (
     QUESTION,
@@ -35,7 +35,12 @@ _UNKNOWN = Timing(queue_ms=None, first_token_ms=None, duration_ms=None)
 
 _APPLIED = select(migrations.c.name)
 _NOTE = insert(migrations)
-_ALL_SESSIONS = select(sessions)
+_SOME_SESSIONS = (
+    select(sessions.c.session_id, sessions.c.created_at, sessions.c.last_accessed)
+    .where(sessions.c.session_id > bindparam("behind"))
+    .order_by(sessions.c.session_id)
+    .limit(1_000)
+)
 _SET_TIMES = (
     update(sessions)
     .where(sessions.c.session_id == bindparam("of_session"))
@@ -47,69 +52,103 @@ _MESSAGES_OF = (
     # The original ordered by time alone; rows of one instant keep the order they were stored in.
     .order_by(messages.c.created_at, text("messages.rowid"))
 )
-_SET_TIME = (
+_REWRITE = (
     update(messages)
     .where(messages.c.message_id == bindparam("of_message"))
-    .values(created_at=bindparam("created"))
+    .values(content=bindparam("new_content"), created_at=bindparam("new_created_at"))
 )
 _INSERT_TURN = insert(turns)
 _INSERT_ORDER = insert(message_order)
 
 
 async def migrate(database: Database) -> list[str]:
-    """Bring a database up to date; return the names of the migrations that were applied."""
-    await database.write(_execute(CreateTable(migrations, if_not_exists=True)))
-    applied = await database.read(_applied())
-    missing = [name for name in _MIGRATIONS if name not in applied]
+    """Bring a database up to date; return the names of the migrations that were applied.
+
+    Raises `StorageError`; the database is as it was then.
+    """
+    return await database.write(apply_missing())
+
+
+def apply_missing() -> Operation[list[str]]:
+    """Apply the migrations that a database lacks; return their names."""
+    yield CreateTable(migrations, if_not_exists=True), {}
+    applied = {row["name"] for row in (yield _APPLIED, {})}
+    missing = [name for name in MIGRATIONS if name not in applied]
     for name in missing:
-        await database.write(_apply(name))
+        yield from MIGRATIONS[name]()
+        yield _NOTE, {"name": name, "applied_at": utc_now()}
     return missing
-
-
-def _applied() -> Operation[set[str]]:
-    rows = yield _APPLIED, {}
-    return {row["name"] for row in rows}
-
-
-def _execute(statement: Executable) -> Operation[None]:
-    yield statement, {}
-
-
-def _apply(name: str) -> Operation[None]:
-    yield from _MIGRATIONS[name]()
-    yield _NOTE, {"name": name, "applied_at": utc_now()}
 
 
 def _create_tables() -> Operation[None]:
     for table in metadata.sorted_tables:
-        yield from _execute(CreateTable(table, if_not_exists=True))
+        yield CreateTable(table, if_not_exists=True), {}
         for index in table.indexes:
-            yield from _execute(CreateIndex(index, if_not_exists=True))
+            yield CreateIndex(index, if_not_exists=True), {}
 
 
 def _adopt_original() -> Operation[None]:
-    found = yield _ALL_SESSIONS, {}
-    for session in found:
-        session_id = session["session_id"]
-        times = {
-            "created": from_original(session["created_at"]),
-            "accessed": from_original(session["last_accessed"]),
-        }
-        yield _SET_TIMES, {"of_session": session_id} | times
-        rows = yield _MESSAGES_OF, {"of_session": session_id}
-        yield from _adopt_messages(session_id, rows)
+    now = utc_now()
+    behind = ""
+    while found := (yield _SOME_SESSIONS, {"behind": behind}):
+        for session in found:
+            yield from _adopt_session(session, now)
+        behind = found[-1]["session_id"]
 
 
-def _adopt_messages(session_id: str, rows: Sequence[Row]) -> Operation[None]:
-    for row in rows:
-        when = {"of_message": row["message_id"], "created": from_original(row["created_at"])}
-        yield _SET_TIME, when
-    for adopted in as_turns(rows):
+def _adopt_session(session: Row, now: str) -> Operation[None]:
+    session_id = session["session_id"]
+    times = {
+        "created": from_original(session["created_at"], otherwise=now),
+        "accessed": from_original(session["last_accessed"], otherwise=now),
+    }
+    yield _SET_TIMES, {"of_session": session_id} | times
+    rows = yield _MESSAGES_OF, {"of_session": session_id}
+    said = [Said.of(row, now) for row in rows]
+    for message in said:
+        yield (
+            _REWRITE,
+            {
+                "of_message": message.message_id,
+                "new_content": message.content,
+                "new_created_at": message.created_at,
+            },
+        )
+    yield from _adopt_messages(session_id, said)
+
+
+def _adopt_messages(session_id: str, said: "Sequence[Said]") -> Operation[None]:
+    for adopted in as_turns(said):
         if adopted.question is not None:
             yield _INSERT_TURN, _turn_row(session_id, adopted, adopted.question)
         for message, position in adopted.places():
-            place = {"message_id": message["message_id"], "session_id": session_id}
+            place = {"message_id": message.message_id, "session_id": session_id}
             yield _INSERT_ORDER, place | {"turn": adopted.turn, "position": position}
+
+
+@dataclass(frozen=True)
+class Said:
+    """A message of the original as the log takes it: storable text, a time in UTC."""
+
+    message_id: str
+    role: str
+    content: str
+    created_at: str
+    token_usage: dict[str, int] | None
+
+    @classmethod
+    def of(cls, row: Row, now: str) -> "Said":
+        """Read a stored message; `now` stands for a time that cannot be read."""
+        usage = read_object(row["token_usage"]) or {}
+        return cls(
+            message_id=row["message_id"],
+            role=row["role"],
+            # SQLite counts no character behind a NUL, and text that is no UTF-8 not as we do:
+            # offsets would not mean the same everywhere.
+            content=storable(row["content"] or ""),
+            created_at=from_original(row["created_at"], otherwise=now),
+            token_usage={name: n for name, n in usage.items() if type(n) is int} or None,
+        )
 
 
 @dataclass
@@ -120,56 +159,57 @@ class Adopted:
     """
 
     turn: int
-    question: Row | None = None
-    reply: Row | None = None
-    strays: list[Row] = field(default_factory=list)
+    question: Said | None = None
+    reply: Said | None = None
+    strays: list[Said] = field(default_factory=list)
 
-    def places(self) -> list[tuple[Row, int]]:
+    def places(self) -> list[tuple[Said, int]]:
         """List the messages with their positions."""
         own = [(self.question, QUESTION), (self.reply, REPLY)]
         strays = [(stray, STRAY + index) for index, stray in enumerate(self.strays)]
-        return [(row, position) for row, position in own if row is not None] + strays
+        return [(said, position) for said, position in own if said is not None] + strays
 
 
-def as_turns(rows: Sequence[Row]) -> list[Adopted]:
+def as_turns(messages: Sequence[Said]) -> list[Adopted]:
     """Sort the messages of one session into turns: each user message opens one.
 
     The next assistant message is its reply; anything else is shown but belongs to no turn.
     """
     adopted = [Adopted(turn=0)]
-    for row in rows:
+    for said in messages:
         current = adopted[-1]
-        if row["role"] == "user":
-            adopted.append(Adopted(turn=current.turn + 1, question=row))
-        elif row["role"] == "assistant" and current.question is not None and not current.reply:
-            current.reply = row
+        if said.role == "user":
+            adopted.append(Adopted(turn=current.turn + 1, question=said))
+        elif said.role == "assistant" and current.question is not None and not current.reply:
+            current.reply = said
         else:
-            current.strays.append(row)
+            current.strays.append(said)
     return adopted
 
 
-def _turn_row(session_id: str, adopted: Adopted, question: Row) -> dict[str, object]:
+def _turn_row(session_id: str, adopted: Adopted, question: Said) -> dict[str, object]:
     reply = adopted.reply
     row: dict[str, object] = {column.name: None for column in turns.c}
-    ended_at = from_original((reply or question)["created_at"])
+    ended_at = (reply or question).created_at
     return row | {
         "session_id": session_id,
         "turn": adopted.turn,
         "attempt": 1,
         "status": "complete" if reply else "interrupted",
-        "user_message_id": question["message_id"],
+        "user_message_id": question.message_id,
         # A question without a reply keeps none: the name leads nowhere.
-        "reply_message_id": reply["message_id"] if reply else f"{question['message_id']}-none",
+        "reply_message_id": reply.message_id if reply else f"{question.message_id}-none",
         "generation": "{}",
         "finish_reason": "stop" if reply else "interrupted",
-        "total_tokens": _pieces(reply) if reply else 0,
-        "ending": _ending(adopted.turn, reply, ended_at),
-        "created_at": from_original(question["created_at"]),
+        # The original stored no count of pieces.
+        "total_tokens": count_words(reply.content) if reply else 0,
+        "ending": _ending(adopted.turn, reply),
+        "created_at": question.created_at,
         "ended_at": ended_at,
     }
 
 
-def _ending(turn: int, reply: Row | None, ended_at: str) -> str:
+def _ending(turn: int, reply: Said | None) -> str:
     end = str(Cursor(turn, 1, END))
     if reply is None:
         kind = CATALOGUE[ErrorCode.INTERRUPTED]
@@ -183,21 +223,16 @@ def _ending(turn: int, reply: Row | None, ended_at: str) -> str:
     return Complete(
         id=end,
         turn=turn,
-        message_id=reply["message_id"],
+        message_id=reply.message_id,
         finish_reason="stop",
-        total_tokens=_pieces(reply),
-        token_usage=read_usage(reply["token_usage"]),
-        created_at=ended_at,
+        total_tokens=count_words(reply.content),
+        token_usage=reply.token_usage,
+        created_at=reply.created_at,
         timing=_UNKNOWN,
     ).model_dump_json()
 
 
-def _pieces(reply: Row) -> int:
-    """The original stored no count of pieces."""
-    return count_words(reply["content"] or "")
-
-
-_MIGRATIONS: dict[str, Callable[[], Operation[None]]] = {
+MIGRATIONS: dict[str, Callable[[], Operation[None]]] = {
     "create_tables": _create_tables,
     "adopt_original": _adopt_original,
 }

@@ -7,6 +7,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 
 from protocol.errors import ErrorCode, Refusal
 from protocol.rest import Session
+from storage.objects import read_object
 from storage.operations import Operation, Row
 from storage.tables import message_order, messages, sessions, turns
 from storage.times import utc_now
@@ -84,7 +85,7 @@ def _only(rows: Sequence[Row]) -> Row:
 def _session(row: Row) -> Session:
     return Session(
         session_id=row["session_id"],
-        created_at=row["created_at"] or "",
-        last_accessed=row["last_accessed"] or "",
-        metadata=json.loads(row["metadata"] or "{}"),
+        created_at=row["created_at"],
+        last_accessed=row["last_accessed"],
+        metadata=read_object(row["metadata"]) or {},
     )

@@ -16,27 +16,19 @@ BUSY_MS = 5_000
 _DIALECT = dialect(paramstyle="named")
 
 
-class Writing(sqlite3.Connection):
-    """The one connection that writes."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.row_factory = sqlite3.Row
-        self.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
-        self.execute("PRAGMA journal_mode = WAL")
-        # With group commit, FULL costs next to nothing; NORMAL can lose what was acknowledged.
-        self.execute("PRAGMA synchronous = FULL")
-        self.execute("PRAGMA foreign_keys = ON")
+def prepare_writing(connection: sqlite3.Connection) -> None:
+    """Set up the one connection that writes."""
+    _prepare(connection)
+    connection.execute("PRAGMA journal_mode = WAL")
+    # With group commit, FULL costs next to nothing; NORMAL can lose what was acknowledged.
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
 
 
-class Reading(sqlite3.Connection):
-    """A connection that reads: in WAL mode it neither waits for the writer nor stops it."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.row_factory = sqlite3.Row
-        self.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
-        self.execute("PRAGMA query_only = ON")
+def prepare_reading(connection: sqlite3.Connection) -> None:
+    """Set up a connection that reads: in WAL mode it neither waits for the writer nor stops it."""
+    _prepare(connection)
+    connection.execute("PRAGMA query_only = ON")
 
 
 def run_batch(
@@ -51,10 +43,11 @@ def run_batch(
         outcomes = [_run_undoable(connection, operation) for operation in operations]
         connection.execute("COMMIT")
     except sqlite3.Error as error:
-        # On a full disk SQLite may have rolled back by itself already.
+        raise StorageError(str(error)) from error
+    finally:
+        # After a failure; but on a full disk SQLite may have rolled back by itself already.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        raise StorageError(str(error)) from error
     return outcomes
 
 
@@ -66,6 +59,17 @@ def run_snapshot(connection: sqlite3.Connection, operation: Operation[T]) -> T:
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    connection.row_factory = sqlite3.Row
+    # An adopted file may hold text that is no UTF-8; one such row must not hide the others.
+    connection.text_factory = _decoded
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode(errors="replace")
 
 
 def _run_undoable(connection: sqlite3.Connection, operation: Operation[Any]) -> Any:

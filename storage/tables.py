@@ -68,7 +68,8 @@ turns = Table(
     Column("fingerprint", Text),
     Column("replaces", Integer),
     Column("replaced_by", Integer),
-    Column("user_message_id", Text, ForeignKey("messages.message_id"), nullable=False),
+    # Unique, and so indexed: else deleting a message would look through every turn there is.
+    Column("user_message_id", Text, ForeignKey("messages.message_id"), nullable=False, unique=True),
     # Chosen when the turn begins; the row in `messages` is written when it ends.
     Column("reply_message_id", Text, nullable=False),
     Column("generation", Text, nullable=False),  # JSON

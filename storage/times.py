@@ -18,13 +18,12 @@ def age_s(moment: str) -> float:
     return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
 
 
-def from_original(stored: str) -> str:
+def from_original(stored: object, *, otherwise: str) -> str:
     """Read a time the original wrote: local, without a zone, or already with one.
 
-    What cannot be read is returned as it is, so that no conversation is refused for a date.
+    Return `otherwise` for what cannot be read: no conversation is refused for a date.
     """
     try:
-        moment = datetime.fromisoformat(stored)
-    except (ValueError, TypeError):
-        return stored
-    return rfc3339(moment.astimezone())
+        return rfc3339(datetime.fromisoformat(str(stored)).astimezone())
+    except (ValueError, OverflowError):
+        return otherwise

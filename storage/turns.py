@@ -1,20 +1,17 @@
 """Turns: a user message and its reply, from the moment they are accepted to their end."""
 
 import json
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 from sqlalchemy import bindparam, func, insert, select, update
 
 from protocol.errors import ErrorCode, Refusal
+from protocol.lifecycle import after
 from protocol.server_frames import FinishReason, Frame, TurnStatus, UserMessage
 from storage import sessions
 from storage.operations import Operation, Row
 from storage.tables import OPEN, QUESTION, REPLY, message_order, messages, turns
 from storage.times import utc_now
-
-OpenStatus = Literal["queued", "running"]
-EndStatus = Literal["complete", "cancelled", "failed", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class NewTurn:
     request_id: str | None
     fingerprint: str
     generation: dict[str, object]
-    status: OpenStatus
+    status: TurnStatus
     user_message_id: str
     reply_message_id: str
 
@@ -66,7 +63,7 @@ class StoredTurn:
 class TurnEnd:
     """What is stored when a turn ends; `event` is the terminal event."""
 
-    status: EndStatus
+    status: TurnStatus
     finish_reason: FinishReason
     text: str
     total_tokens: int
@@ -109,7 +106,7 @@ _CHECKPOINT = (
 _TAKE_UP = (
     update(turns)
     .where(*_THIS_ATTEMPT)
-    .values(attempt=turns.c.attempt + 1, status="queued")
+    .values(attempt=bindparam("next_attempt"), status=bindparam("now_status"))
     .returning(turns.c.turn)
 )
 _END = (
@@ -125,13 +122,16 @@ _END = (
     )
     .returning(turns.c.reply_message_id)
 )
+# What `str.strip` takes for white space; `trim` without an argument takes spaces alone, and a
+# blank reply that is only found out afterwards would keep a good one out of the limit.
+_WHITE_SPACE = "".join(filter(str.isspace, map(chr, range(0x3001))))
 _CONTEXT = (
     select(_USER.c.content.label("question"), _REPLY.c.content.label("reply"))
     .select_from(turns)
     .join(_USER, _USER.c.message_id == turns.c.user_message_id)
     .join(_REPLY, _REPLY.c.message_id == turns.c.reply_message_id)
     .where(_SESSION, turns.c.turn < bindparam("of_turn"), turns.c.replaced_by.is_(None))
-    .where(turns.c.ended_at.is_not(None), func.trim(_REPLY.c.content) != "")
+    .where(turns.c.ended_at.is_not(None), func.trim(_REPLY.c.content, _WHITE_SPACE) != "")
     .order_by(turns.c.turn.desc())
     .limit(bindparam("most"))
 )
@@ -172,12 +172,12 @@ def find_repeat(new: NewTurn) -> Operation[StoredTurn | None]:
 def context(session_id: str, turn: int, *, most: int) -> Operation[list[Exchange]]:
     """Read up to `most` active, ended exchanges before a turn, newest first, none blank."""
     rows = yield _CONTEXT, {"of_session": session_id, "of_turn": turn, "most": most}
-    return [Exchange(row["question"], row["reply"]) for row in rows if row["reply"].strip()]
+    return [Exchange(row["question"], row["reply"]) for row in rows]
 
 
-def checkpoint(turn: StoredTurn, text: str, *, status: OpenStatus = "running") -> Operation[None]:
-    """Keep the text of a running turn, so that a crash loses little of it."""
-    yield _CHECKPOINT, _attempt(turn) | {"text": text, "now_status": status}
+def checkpoint(turn: StoredTurn, text: str) -> Operation[None]:
+    """Keep what an open turn has become, and its text, so that a crash loses little of it."""
+    yield _CHECKPOINT, _attempt(turn) | {"text": text, "now_status": turn.status}
 
 
 def end(turn: StoredTurn, how: TurnEnd) -> Operation[bool]:
@@ -215,9 +215,11 @@ def all_open() -> Operation[list[StoredTurn]]:
     return [_stored(row) for row in rows]
 
 
-def take_up(turn: StoredTurn) -> Operation[bool]:
-    """Make an open turn the next attempt; False if somebody else already did."""
-    return bool((yield _TAKE_UP, _attempt(turn)))
+def take_up(turn: StoredTurn) -> Operation[StoredTurn | None]:
+    """Make an open turn its next attempt and return that; None if somebody else already did."""
+    taken = replace(turn, attempt=turn.attempt + 1, status=after(turn.status, "take_up"))
+    now = {"next_attempt": taken.attempt, "now_status": taken.status}
+    return taken if (yield _TAKE_UP, _attempt(turn) | now) else None
 
 
 def _resolve(new: NewTurn) -> Operation[tuple[int | None, str]]:
