@@ -12,8 +12,9 @@ from gateway.brokers.live import LiveTurn
 from protocol.cursor import Cursor
 from protocol.errors import ErrorCode, Refusal
 from protocol.server_frames import Frame
-from storage import log
+from storage import log, sessions
 from storage.database import Database
+from storage.operations import Operation
 
 
 class Reader:
@@ -44,7 +45,7 @@ class Reader:
         """
         if (frames := self.read_live()) is not None:
             return frames
-        frames = await self._database.read(log.read_after(self._session_id, self.cursor))
+        frames = await self._database.read(_read_after(self._session_id, self.cursor))
         if not frames and self.cursor.ended:
             self._newest_stored = self.cursor.turn
         self._advance(frames)
@@ -108,6 +109,13 @@ class Reader:
             if frame.cursor is not None:
                 self.cursor = frame.cursor
                 return
+
+
+def _read_after(session_id: str, cursor: Cursor) -> Operation[list[Frame]]:
+    """Read the stored log; `Refusal` (`session_not_found`) if there is no such session any more."""
+    # Deleted between joining and watching: the broker had nobody to tell.
+    yield from sessions.get(session_id)
+    return (yield from log.read_after(session_id, cursor))
 
 
 async def follow(

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from llm.client import Usage
 from protocol.cursor import END, Cursor
 from protocol.errors import CATALOGUE, ErrorCode, Refusal
+from protocol.lifecycle import Happening, after
 from protocol.server_frames import Complete, CompleteReason, Error, FinishReason, Start, Timing
 from storage.times import utc_now
-from storage.turns import EndStatus, StoredTurn, TurnEnd
+from storage.turns import StoredTurn, TurnEnd
 
 NO_TIMING = Timing(queue_ms=None, first_token_ms=None, duration_ms=None)
 
@@ -27,18 +28,18 @@ class Outcome:
     timing: Timing = field(default=NO_TIMING)
 
     @property
-    def status(self) -> EndStatus:
-        """What the turn is from now on."""
+    def happening(self) -> Happening:
+        """What has befallen the turn."""
         if self.error is not None:
-            return "interrupted" if self.error.code == ErrorCode.INTERRUPTED else "failed"
-        return "cancelled" if self.reason == "cancelled" else "complete"
+            return "interrupt" if self.error.code == ErrorCode.INTERRUPTED else "fail"
+        return "cancel" if self.reason == "cancelled" else "finish"
 
     @property
     def finish_reason(self) -> FinishReason:
         """Why the reply ended, as the history tells it."""
         if self.error is None:
             return self.reason
-        return "interrupted" if self.status == "interrupted" else "error"
+        return "interrupted" if self.happening == "interrupt" else "error"
 
     @property
     def token_usage(self) -> dict[str, int] | None:
@@ -63,7 +64,7 @@ def turn_end(turn: StoredTurn, outcome: Outcome) -> TurnEnd:
     """Say how a turn ended: what is stored, and the terminal event that tells of it."""
     ended_at = utc_now()
     return TurnEnd(
-        status=outcome.status,
+        status=after(turn.status, outcome.happening),
         finish_reason=outcome.finish_reason,
         text=outcome.text,
         total_tokens=outcome.total_tokens,

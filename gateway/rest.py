@@ -19,7 +19,7 @@ from gateway.problems import problem_response
 from gateway.turns import Ask
 from protocol import rest
 from protocol.cursor import END, Cursor
-from protocol.errors import Refusal
+from protocol.errors import ErrorCode, Refusal
 from protocol.invalid import parse_json, refusal
 from protocol.server_frames import Error, Frame
 from storage import log as stored_log
@@ -56,6 +56,12 @@ async def create_session(request: Request) -> Response:
     body = await _body(request, rest.CreateSession)
     session = sessions.create(str(uuid4()), dict(body.metadata or {}))
     return _json(await house_of(request).database.write(session), 201)
+
+
+async def session(request: Request) -> Response:
+    """Tell of a session, or delete it."""
+    # One route for both: the router answers any other method with an Allow that names them all.
+    return await (delete_session if request.method == "DELETE" else get_session)(request)
 
 
 async def get_session(request: Request) -> Response:
@@ -109,6 +115,9 @@ async def chat(request: Request) -> Response:
         said = Refusal(error.code, error.message, retry_after_ms=error.retry_after_ms)
         return problem_response(said, turn=error.turn, message_id=error.message_id)
     reply = await house.database.read(messages.reply(body.session_id, accepted.turn))
+    if reply is None:
+        # Deleted in the moment after its end.
+        raise Refusal(ErrorCode.SESSION_NOT_FOUND)
     return _json(rest.ChatReply.model_validate(vars(reply)))
 
 

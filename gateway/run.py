@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import anyio
@@ -27,6 +27,7 @@ from llm.prompt import DEFAULT_SYSTEM_PROMPT, ContextLimits, build_prompt
 from llm.queue import Place
 from llm.retry import Backoff, retried
 from protocol.errors import ErrorCode, Refusal
+from protocol.lifecycle import FIRST, after
 from protocol.server_frames import Error, Timing
 from storage import turns
 from storage.database import Database
@@ -37,8 +38,8 @@ log = logging.getLogger(__name__)
 
 Stop = Literal["cancelled", "deleted", "shutdown"]
 
-_LEFT_AT_WORK = (UpstreamTimeout, UpstreamStalled, ReplyTooLong, TurnTimeout)
-"""Failures that leave the model server generating for nobody."""
+_LEFT_AT_WORK = (UpstreamTimeout, UpstreamStalled, ReplyTooLong, asyncio.CancelledError)
+"""Ends of a call that leave the model server generating for nobody."""
 
 _UNWELL = (UpstreamUnavailable, UpstreamTimeout, UpstreamStalled)
 """Failures that say something of the model server rather than of what it was asked."""
@@ -77,11 +78,6 @@ class Stopwatch:
         self._admitted: float | None = None
         self._first_text: float | None = None
 
-    @property
-    def admitted(self) -> bool:
-        """Whether the wait for the model is over."""
-        return self._admitted is not None
-
     def admit(self) -> None:
         """Note that the model is being called."""
         self._admitted = time.monotonic()
@@ -119,6 +115,7 @@ class Run:
         self._scope = anyio.CancelScope()
         self._stopped: Stop | None = None
         self._finishing = False
+        self._left_at_work = False
         self._checkpoint: asyncio.TimerHandle | None = None
 
     def __str__(self) -> str:
@@ -154,30 +151,46 @@ class Run:
                 log.warning("turn %s failed: %s: %s", self, type(caught).__name__, caught)
                 error = caught
         self._judge(ending, error)
-        left_at_work = isinstance(error, _LEFT_AT_WORK) or self._stopped is not None
-        self._release(left_at_work=left_at_work)
+        # midm goes on generating for a while after its client has left.
+        self._place.release(cool_down_s=self._limits.cool_down_s if self._left_at_work else 0.0)
+        if self._stopped is not None:
+            # Whoever was told that the turn is being stopped was told the truth, even if the
+            # reply came to its own end in the same moment.
+            ending = error = None
         return self._outcome(ending, error)
 
     async def _answer(self) -> Ending:
         if self._place.waits:
             await self._place.admitted(self._moved)
             self._broker.place(self.turn.session_id, position=0, eta_ms=None)
-            self._store_aside("")
-        self._watch.admit()
+        self._admit()
         try:
             with anyio.fail_after(self._limits.turn_s):
                 return await self._call_model()
         except TimeoutError as error:
             raise TurnTimeout from error
 
+    def _admit(self) -> None:
+        self._watch.admit()
+        # A place that was free when the turn was accepted has been stored with it.
+        if self.turn.status == FIRST:
+            self.turn = replace(self.turn, status=after(self.turn.status, "admit"))
+            self._store_aside(self.turn.checkpoint)
+
     async def _call_model(self) -> Ending:
         options: dict[str, Any] = dict(self.turn.generation)
         call = self._driver.stream if options.pop("streamed") else self._driver.complete
         prompt = await self._prompt()
         generation = Generation(**options)
-        return await retried(
-            lambda: call(prompt, generation, self._say), backoff=self._limits.backoff
-        )
+
+        async def ask() -> Ending:
+            try:
+                return await call(prompt, generation, self._say)
+            except _LEFT_AT_WORK:
+                self._left_at_work = True
+                raise
+
+        return await retried(ask, backoff=self._limits.backoff)
 
     async def _prompt(self) -> list[PromptMessage]:
         limits = self._limits.context
@@ -216,11 +229,6 @@ class Run:
         elif isinstance(error, _UNWELL):
             self._circuit.failed()
 
-    def _release(self, *, left_at_work: bool) -> None:
-        # midm goes on generating for a while after its client has left.
-        cools = left_at_work and self._watch.admitted
-        self._place.release(cool_down_s=self._limits.cool_down_s if cools else 0.0)
-
     def _outcome(self, ending: Ending | None, error: Exception | None) -> Outcome:
         return Outcome(
             text=self._live.text(),
@@ -254,6 +262,8 @@ class Run:
         going = Error.of(Refusal(ErrorCode.SHUTTING_DOWN)).frame()
         self._broker.notice(self.turn.session_id, going)
         try:
-            await self._database.write(turns.checkpoint(self.turn, self._live.text()))
+            # What an attempt before this one said is better than nothing.
+            text = self._live.text() or self.turn.checkpoint
+            await self._database.write(turns.checkpoint(self.turn, text))
         except StorageError as error:
             log.error("turn %s could not be kept: %s", self, error)

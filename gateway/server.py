@@ -52,10 +52,9 @@ class GatewayServer(uvicorn.Server):
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the application, serve until told to stop, close it; raises `CannotStart`."""
         # The lifespan is ours to run: uvicorn would log a failure of it with its traceback.
-        with self.capture_signals():
-            sockets = sockets or [_bound(self.settings)]
+        with self.capture_signals(), _bound(self.settings) as listener:
             async with _opened(self.app):
-                await self._serve(sockets)
+                await self._serve([listener, *(sockets or ())])
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from llm.prompt import DEFAULT_SYSTEM_PROMPT
 from protocol.chat import MAX_NEW_TOKENS, MAX_TEMPERATURE
+from protocol.text import storable
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -91,6 +92,14 @@ class Settings(BaseSettings):
             raise ValueError("should be a URL such as http://127.0.0.1:8000, or empty")
         return value.rstrip("/")
 
+    @field_validator("system_prompt")
+    @classmethod
+    def _is_text(cls, value: str) -> str:
+        # Bytes that are no UTF-8 arrive as lone surrogates, which no model server is ever sent.
+        if storable(value) != value:
+            raise ValueError("should be text in UTF-8")
+        return value
+
     @field_validator("session_timeout_hours")
     @classmethod
     def _is_long(cls, value: float) -> float:
@@ -141,6 +150,8 @@ def load_settings(**overrides: object) -> Settings:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         raise BadSettings("; ".join(map(_sentence, error.errors()))) from None
+    except UnicodeDecodeError:
+        raise BadSettings(".env: should be text in UTF-8") from None
 
 
 def _sentence(finding: ErrorDetails) -> str:

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -21,6 +21,7 @@ from llm.prompt import ContextTooLong
 from llm.queue import Admission, Place, QueueFull
 from protocol.chat import ChatFields, GenerationFields, RegenerateFields
 from protocol.errors import ErrorCode, Refusal
+from protocol.lifecycle import FIRST, after
 from protocol.server_frames import Accepted, TurnStatus
 from protocol.text import count_words
 from storage import sessions, turns
@@ -154,8 +155,8 @@ class Turns:
     async def take_up(self) -> None:
         """Take up what a process left open when it died: run it again, or end it."""
         for turn in await self._database.read(turns.all_open()):
-            if await self._database.write(turns.take_up(turn)):
-                await self._take_up(replace(turn, attempt=turn.attempt + 1))
+            if taken := await self._database.write(turns.take_up(turn)):
+                await self._take_up(taken)
 
     def refuse_new(self) -> None:
         """From now on every request is refused with `shutting_down`."""
@@ -209,10 +210,10 @@ class Turns:
         try:
             turn = await self._database.write(turns.accept(self._new_turn(ask, place)))
         except BaseException:
-            place.release()
+            self._give_back(place)
             raise
         if turn.duplicate:
-            place.release()
+            self._give_back(place)
             return turn, None
         return turn, place
 
@@ -222,7 +223,16 @@ class Turns:
         if ask.message is not None:
             self._ports.limits.context.check(ask.message)
         self._ports.circuit.check()
-        return self._admission.reserve()
+        try:
+            return self._admission.reserve()
+        except QueueFull:
+            self._ports.circuit.not_called()
+            raise
+
+    def _give_back(self, place: Place) -> None:
+        """Nothing is to be asked: neither the place nor the circuit's one trial is used up."""
+        place.release()
+        self._ports.circuit.not_called()
 
     def _new_turn(self, ask: Ask, place: Place | None = None) -> NewTurn:
         return NewTurn(
@@ -232,7 +242,7 @@ class Turns:
             request_id=ask.request_id,
             fingerprint=ask.fingerprint,
             generation=vars(self._generation(ask.given)) | {"streamed": ask.streamed},
-            status="queued" if place is not None and place.waits else "running",
+            status=FIRST if place is None or place.waits else after(FIRST, "admit"),
             user_message_id=str(uuid4()),
             reply_message_id=str(uuid4()),
         )

@@ -1,0 +1,202 @@
+"""Settings: from the environment and from `.env`, safe by default, refused in one clear line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.settings import BadSettings, Settings, load_settings
+from llm.prompt import DEFAULT_SYSTEM_PROMPT
+
+ROOT = Path(__file__).parents[2]
+
+# Every setting, with a value that is not its default: as it is written, and as it is understood.
+WRITTEN: dict[str, tuple[str, Any]] = {
+    "HOST": ("0.0.0.0", "0.0.0.0"),
+    "PORT": ("9000", 9000),
+    "DEBUG": ("true", True),
+    "CORS_ORIGINS": (
+        "http://a.example, https://b.example/",
+        ("http://a.example", "https://b.example"),
+    ),
+    "DATABASE_URL": ("sqlite:///other.db", "sqlite:///other.db"),
+    "SESSION_TIMEOUT_HOURS": ("48", 48),
+    "LLM_SERVER_URL": ("http://gpu:8000/", "http://gpu:8000"),
+    "LLM_MAX_CONCURRENCY": ("3", 3),
+    "LLM_MAX_WAITING": ("0", 0),
+    "LLM_CONNECT_TIMEOUT_S": ("0.5", 0.5),
+    "LLM_FIRST_TOKEN_TIMEOUT_S": ("11", 11),
+    "LLM_SILENCE_TIMEOUT_S": ("12", 12),
+    "LLM_REPLY_TIMEOUT_S": ("13", 13),
+    "LLM_COOL_DOWN_S": ("0", 0),
+    "TURN_TIMEOUT_S": ("14", 14),
+    "SYSTEM_PROMPT": ("짧게 답하라.", "짧게 답하라."),
+    "MAX_CONTEXT_MESSAGES": ("5", 5),
+    "MAX_CONTEXT_CHARS": ("1000", 1000),
+    "DEFAULT_MAX_TOKENS": ("64", 64),
+    "DEFAULT_TEMPERATURE": ("0", 0),
+    "DEFAULT_DO_SAMPLE": ("false", False),
+    "MAX_ATTEMPTS": ("1", 1),
+    "RERUN_WITHIN_S": ("15", 15),
+    "DRAIN_SECONDS": ("0", 0),
+    "HEARTBEAT_S": ("16", 16),
+    "MAX_FRAME_BYTES": ("8192", 8192),
+    "MAX_BODY_BYTES": ("8193", 8193),
+}
+
+
+@pytest.fixture(autouse=True)
+def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory of its own, without an `.env`."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_setting_is_tried_here() -> None:
+    assert set(WRITTEN) == {name.upper() for name in Settings.model_fields}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_setting_is_read_from_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    written, expected = WRITTEN[name]
+    default = getattr(load_settings(), name.lower())
+    monkeypatch.setenv(name, written)
+    assert getattr(load_settings(), name.lower()) == expected != default
+
+
+def test_all_settings_are_read_from_dot_env(somewhere: Path) -> None:
+    lines = [f'{name}="{written}"\n' for name, (written, _) in WRITTEN.items()]
+    (somewhere / ".env").write_text("# a comment\n" + "".join(lines) + "UNKNOWN=1\n")
+    settings = load_settings()
+    read = {name: getattr(settings, name.lower()) for name in WRITTEN}
+    assert read == {name: expected for name, (_, expected) in WRITTEN.items()}
+
+
+def test_the_environment_wins_over_dot_env(
+    somewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (somewhere / ".env").write_text("PORT=1111\nHOST=file\n")
+    monkeypatch.setenv("PORT", "2222")
+    assert (load_settings().port, load_settings().host) == (2222, "file")
+
+
+def test_without_any_setting_the_simulated_model_answers_on_this_machine_alone() -> None:
+    settings = load_settings()
+    assert (settings.host, settings.port) == ("127.0.0.1", 8080)
+    assert settings.simulated
+    assert settings.database_path == Path("chatbot.db")
+    assert settings.session_timeout_hours == 0
+    assert settings.max_attempts == 3
+    assert settings.system_prompt == DEFAULT_SYSTEM_PROMPT
+
+
+@pytest.mark.parametrize(
+    ("url", "calls", "cool_down_s"),
+    [("http://gpu:8000", 1, 5.0), ("", 64, 0.0)],
+)
+def test_a_real_model_gets_one_call_at_a_time_and_cools_down(
+    url: str, calls: int, cool_down_s: float
+) -> None:
+    settings = load_settings(llm_server_url=url)
+    assert (settings.max_calls, settings.cool_down_s) == (calls, cool_down_s)
+    told = load_settings(llm_server_url=url, llm_max_concurrency=2, llm_cool_down_s=0)
+    assert (told.max_calls, told.cool_down_s) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("chat.db", "chat.db"),
+        ("data/chat.db", "data/chat.db"),
+        ("/var/lib/chat.db", "/var/lib/chat.db"),
+        ("sqlite:///chat.db", "chat.db"),
+        ("sqlite:///./data/chat.db", "data/chat.db"),
+        ("sqlite:////var/lib/chat.db", "/var/lib/chat.db"),
+        ("sqlite+aiosqlite:///chat.db", "chat.db"),
+        ("sqlite:///with%20space.db", "with space.db"),
+        # `databases` would open a file of that odd name.
+        ("sqlite:///chat.db?timeout=5", "chat.db"),
+    ],
+)
+def test_the_database_is_a_file_or_a_sqlite_url(url: str, path: str) -> None:
+    assert load_settings(database_url=url).database_path == Path(path)
+
+
+BAD = [
+    ("PORT", "70000"),
+    ("PORT", "http"),
+    ("DEBUG", "perhaps"),
+    ("CORS_ORIGINS", "chat.example.org"),
+    ("CORS_ORIGINS", "https://chat.example.org/page"),
+    ("DATABASE_URL", ""),
+    ("DATABASE_URL", "sqlite://"),
+    ("DATABASE_URL", "sqlite:///:memory:"),
+    ("DATABASE_URL", ":memory:"),
+    ("DATABASE_URL", "postgresql://localhost/chat"),
+    ("SESSION_TIMEOUT_HOURS", "1"),
+    ("SESSION_TIMEOUT_HOURS", "-1"),
+    ("LLM_SERVER_URL", "gpu:8000"),
+    ("LLM_SERVER_URL", "http://"),
+    ("LLM_MAX_CONCURRENCY", "0"),
+    ("LLM_FIRST_TOKEN_TIMEOUT_S", "0"),
+    ("TURN_TIMEOUT_S", "inf"),
+    ("TURN_TIMEOUT_S", "nan"),
+    # How Python spells a byte of the environment that is no UTF-8.
+    ("SYSTEM_PROMPT", "\udcff"),
+    ("MAX_CONTEXT_MESSAGES", "0"),
+    ("DEFAULT_MAX_TOKENS", "0"),
+    ("DEFAULT_TEMPERATURE", "3"),
+    ("MAX_ATTEMPTS", "0"),
+    ("HEARTBEAT_S", "-5"),
+    ("MAX_FRAME_BYTES", "10"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD)
+def test_a_value_that_cannot_be_is_refused_in_one_line_that_names_it(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(BadSettings) as refused:
+        load_settings()
+    line = str(refused.value)
+    assert "\n" not in line
+    assert name in line
+    assert "pydantic" not in line
+
+
+def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "x")
+    monkeypatch.setenv("HEARTBEAT_S", "y")
+    with pytest.raises(BadSettings, match=r"PORT.*'x'.*HEARTBEAT_S.*'y'"):
+        load_settings()
+
+
+@pytest.mark.parametrize(("name", "value"), [("PORT", "http"), ("DATABASE_URL", "mysql://x/y")])
+def test_the_process_says_it_in_one_line_and_exits_with_2(
+    name: str, value: str, somewhere: Path
+) -> None:
+    environment = {**os.environ, name: value, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        [sys.executable, "-m", "gateway"],
+        cwd=somewhere,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("midm-gateway: ")
+    assert name in line
+
+
+def test_a_dot_env_that_is_no_text_is_refused_too(somewhere: Path) -> None:
+    (somewhere / ".env").write_bytes("SYSTEM_PROMPT=한국어".encode("euc-kr"))
+    with pytest.raises(BadSettings, match=r"\.env"):
+        load_settings()
