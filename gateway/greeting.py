@@ -1,8 +1,12 @@
-"""The first frame of every connection: where it stands."""
+"""The first frame of every connection, where it stands, and the last: when to come back."""
+
+import random
 
 from gateway.house import House
-from protocol.server_frames import Limits, OpenTurn, Ready
+from protocol.server_frames import Limits, OpenTurn, Ready, Reconnect
 from storage.log import Joined
+
+RECONNECT_WITHIN_MS = 5_000
 
 
 def greet(house: House, session_id: str, joined: Joined, *, created: bool) -> Ready:
@@ -16,6 +20,12 @@ def greet(house: House, session_id: str, joined: Joined, *, created: bool) -> Re
         limits=Limits(max_frame_bytes=house.settings.max_frame_bytes),
         turn=_open_turn(house, session_id, joined),
     )
+
+
+def farewell() -> Reconnect:
+    """Say that the gateway is about to go away, and when to look for the next one."""
+    # Each at a moment of its own: all of them at once would be the next one's first burst.
+    return Reconnect(reason="restart", after_ms=random.randint(0, RECONNECT_WITHIN_MS))
 
 
 def _open_turn(house: House, session_id: str, joined: Joined) -> OpenTurn | None:

@@ -1,7 +1,7 @@
 """The parts of a running gateway, as every endpoint finds them."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from starlette.requests import HTTPConnection
 
@@ -11,10 +11,15 @@ from gateway.origins import Origins
 from gateway.settings import Settings
 from gateway.turns import Turns
 from llm.queue import Admission
+from protocol.server_frames import ServerFrame
 from storage.database import Database
 
-if TYPE_CHECKING:
-    from gateway.websocket import Connection
+
+class Listener(Protocol):
+    """A connection, as far as the house knows it."""
+
+    def say(self, frame: ServerFrame) -> None:
+        """Send a frame that is no answer to anything."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class House:
     turns: Turns
     probe: Probe
     origins: Origins
-    connections: "set[Connection]" = field(default_factory=set)
+    connections: set[Listener] = field(default_factory=set)
 
 
 def house_of(connection: HTTPConnection) -> House:

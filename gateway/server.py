@@ -3,27 +3,26 @@
 import asyncio
 import logging
 import os
-import random
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from typing import cast
 
 import uvicorn
 from starlette.applications import Starlette
 
 from gateway.app import create_app
+from gateway.greeting import farewell
 from gateway.house import House
+from gateway.listening import PeerLimits, listening_sockets
 from gateway.settings import Settings
-from gateway.sockets import ChatHttp, ChatSocket, listening_socket
-from protocol.server_frames import Reconnect
+from gateway.sockets import ChatHttp, ChatSocket
 from storage.operations import StorageError
 
 log = logging.getLogger(__name__)
 
-RECONNECT_WITHIN_MS = 5_000
-PING_EVERY_S = 20.0
-PONG_WITHIN_S = 20.0
 CLOSE_WITHIN_S = 5
 BACKLOG = 2_048
 KILLED = 137
@@ -36,10 +35,11 @@ class CannotStart(Exception):
 class GatewayServer(uvicorn.Server):
     """Drains before it stops: uvicorn alone closes every socket the moment it is told to."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, limits: PeerLimits = PeerLimits()) -> None:  # noqa: B008 - frozen
         self.settings = settings
+        self.limits = limits
         self.app = create_app(settings)
-        super().__init__(_config(self.app, settings))
+        super().__init__(_config(self.app, settings, limits))
         self.listening = asyncio.Event()
         self._drain: asyncio.Task[None] | None = None
 
@@ -52,9 +52,12 @@ class GatewayServer(uvicorn.Server):
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the application, serve until told to stop, close it; raises `CannotStart`."""
         # The lifespan is ours to run: uvicorn would log a failure of it with its traceback.
-        with self.capture_signals(), _bound(self.settings) as listener:
+        with self.capture_signals(), ExitStack() as bound:
+            listeners = _bound(self.settings, self.limits)
+            for listener in listeners:
+                bound.enter_context(listener)
             async with _opened(self.app):
-                await self._serve([listener, *(sockets or ())])
+                await self._serve([*listeners, *(sockets or ())])
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -90,8 +93,7 @@ class GatewayServer(uvicorn.Server):
         log.info("stopping: %d turns are open", house.turns.running)
         house.turns.refuse_new()
         for connection in tuple(house.connections):
-            after_ms = random.randint(0, RECONNECT_WITHIN_MS)
-            connection.say(Reconnect(reason="restart", after_ms=after_ms))
+            connection.say(farewell())
         await house.turns.drain(self.settings.drain_seconds)
         house.broker.close()
 
@@ -101,9 +103,9 @@ def serve(settings: Settings) -> None:
     GatewayServer(settings).run()
 
 
-def _bound(settings: Settings) -> socket.socket:
+def _bound(settings: Settings, limits: PeerLimits) -> list[socket.socket]:
     try:
-        return listening_socket(settings.host, settings.port)
+        return listening_sockets(settings.host, settings.port, limits)
     except OSError as error:
         raise cannot_listen(settings.host, settings.port, error) from None
 
@@ -134,26 +136,33 @@ def _storage_error(error: Exception) -> StorageError | None:
     return error if isinstance(error, StorageError) else None
 
 
-def _config(app: Starlette, settings: Settings) -> uvicorn.Config:
+def _config(app: Starlette, settings: Settings, limits: PeerLimits) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         lifespan="off",
-        http=ChatHttp,
+        http=_limited(ChatHttp, limits),
         # Made of the newer of uvicorn's WebSocket protocols: a quarter less CPU for each frame.
-        ws=ChatSocket,
+        ws=_limited(ChatSocket, limits),
         # Deflate costs 12 microseconds a frame and 35 KB a connection; tokens hardly shrink.
         ws_per_message_deflate=False,
         ws_max_size=settings.max_frame_bytes,
-        ws_ping_interval=PING_EVERY_S,
-        ws_ping_timeout=PONG_WITHIN_S,
+        ws_ping_interval=limits.ping_every_s,
+        ws_ping_timeout=limits.pong_s,
         timeout_graceful_shutdown=CLOSE_WITHIN_S,
         backlog=BACKLOG,
         access_log=False,
         log_config=None,
         server_header=False,
     )
+
+
+def _limited(
+    protocol: type[ChatHttp] | type[ChatSocket], limits: PeerLimits
+) -> type[asyncio.Protocol]:
+    # uvicorn says that it wants a class; all it does is call it.
+    return cast(type[asyncio.Protocol], partial(protocol, limits=limits))
 
 
 def _say_hello(settings: Settings, port: int) -> None:

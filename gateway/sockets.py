@@ -7,177 +7,291 @@ from ending. What is overridden here is private to uvicorn; `tests/gateway/test_
 """
 
 import asyncio
-import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
+from websockets.frames import Frame
 
+from gateway.listening import PeerLimits
 from protocol.errors import CloseCode
 
-HEAD_WITHIN_S = 10.0
-"""How long a peer may take to send the head of a request."""
-
-READ_WITHIN_S = 60.0
-"""How long a peer may leave its socket full before it is dropped; it can resume by cursor."""
-
-CLOSED_WITHIN_S = 2.0
-"""How long a peer may take to read what is left once its connection is being closed."""
-
-MAX_UNREAD_BYTES = 1024 * 1024
-"""So much written and not read, and the peer is dropped: it floods us with pings."""
-
-SEND_BUFFER_BYTES = 128 * 1024
-"""What the kernel keeps of a peer that does not read; it doubles this."""
-
-UNACKNOWLEDGED_MS = 40_000
-"""After so long without a word from the peer's kernel the connection is lost (RFC 5482)."""
+_HEAD_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-length: 0\r\nconnection: close\r\n\r\n"
+)
+_DEFAULT = PeerLimits()
 
 
 class ChatHttp(HttpToolsProtocol):
     """One HTTP connection, which may become a WebSocket."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, limits: PeerLimits = _DEFAULT, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._head_limit = _Limit(self.loop, HEAD_WITHIN_S)
-        self._read_limit = _Limit(self.loop, READ_WITHIN_S)
+        self._limits = limits
+        self._request_limit = _Limit(self.loop)
+        self._in_head = False
+        self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a request."""
-        super().connection_made(transport)
-        self._head_limit.start(transport.abort)
+        self._peer = BoundedTransport(
+            transport, self.loop, read_s=self._limits.read_s, close_s=self._limits.read_s
+        )
+        super().connection_made(cast(asyncio.Transport, self._peer))
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Take the next bytes, as long as a head they belong to is not too large."""
+        in_head = self._in_head
+        if not in_head and self._is_idle():
+            # Line breaks before a request are none, but they end uvicorn's keep-alive timeout.
+            self._request_limit.start(self._limits.head_s, self._give_up_request)
+        super().data_received(data)
+        if in_head and self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._limits.max_head_bytes:
+                self._refuse_head()
 
     def on_message_begin(self) -> None:
         """Expect the rest of the next request's head."""
         super().on_message_begin()
-        self._head_limit.start(self.transport.abort)
+        self._expect_head()
 
     def on_headers_complete(self) -> None:
-        """Be content with the head."""
-        self._head_limit.lift()
+        """Be content with the head; expect the body."""
+        self._in_head = False
+        self._request_limit.start(self._limits.body_s, self._give_up_request)
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Be content with the request."""
+        self._request_limit.lift()
+        super().on_message_complete()
+
+    def eof_received(self) -> None:
+        """Close the connection when the peer says that it will say no more."""
+        self.transport.close()
 
     def pause_writing(self) -> None:
         """Give a peer that does not read some time."""
         super().pause_writing()
-        self._read_limit.start(self.transport.abort)
+        self._peer.expect_reading(self.transport.abort)
 
     def resume_writing(self) -> None:
         """Go on with a peer that reads again."""
         super().resume_writing()
-        self._read_limit.lift()
+        self._peer.reads()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Expect nothing any more."""
         super().connection_lost(exc)
-        self._head_limit.lift()
-        self._read_limit.lift()
+        self._request_limit.lift()
+        self._peer.lost()
 
     def shutdown(self) -> None:
         """Close the connection as soon as its response is complete."""
         super().shutdown()
-        if self.transport.is_closing():
-            self.loop.call_later(CLOSED_WITHIN_S, self.transport.abort)
+        self.loop.call_later(self._limits.close_s, self._leave)
+
+    def _leave(self) -> None:
+        if self._peer.is_full or self.transport.is_closing():
+            self.transport.abort()
+
+    def _expect_head(self) -> None:
+        self._in_head, self._head_bytes = True, 0
+        self._request_limit.start(self._limits.head_s, self._give_up_request)
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _give_up_request(self) -> None:
+        if self.flow.read_paused:  # it is we who do not listen: an earlier request is not answered
+            self._request_limit.start(self._limits.head_s, self._give_up_request)
+        else:
+            self.transport.abort()
+
+    def _refuse_head(self) -> None:
+        if self._is_idle():
+            self.transport.write(_HEAD_TOO_LARGE)
+        self.transport.close()
 
 
 class ChatSocket(WebSocketsSansIOProtocol):
     """One WebSocket connection."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, limits: PeerLimits = _DEFAULT, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._read_limit = _Limit(self.loop, READ_WITHIN_S)
+        self._limits = limits
+        self._message = bytearray()
+        self.close_timeout = limits.close_s
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take a connection over from HTTP."""
+        self._peer = BoundedTransport(
+            getattr(transport, "inner", transport),
+            self.loop,
+            read_s=self._limits.read_s,
+            close_s=self._limits.close_s,
+        )
+        super().connection_made(cast(asyncio.Transport, self._peer))
+
+    def data_received(self, data: bytes) -> None:
+        """Take the next bytes; first of all a whole head, with which HTTP was content."""
+        super().data_received(data)
+        if not self.handshake_initiated:
+            # websockets is not; it has put an answer by, which uvicorn never looks at.
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+
+    def eof_received(self) -> None:
+        """Close the connection when the peer says that it will say no more."""
+        self.transport.close()
 
     def pause_writing(self) -> None:
         """Give a peer that does not read some time."""
         super().pause_writing()
-        self._read_limit.start(self._give_up_reader)
+        self._peer.expect_reading(self._give_up_reader)
 
     def resume_writing(self) -> None:
         """Go on with a peer that reads again."""
         super().resume_writing()
-        self._read_limit.lift()
+        self._peer.reads()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Expect nothing any more."""
         super().connection_lost(exc)
-        self._read_limit.lift()
+        self._peer.lost()
+
+    def handle_cont(self, event: Frame) -> None:
+        """Keep a message that comes in pieces in one: a piece weighs more than the byte in it."""
+        if len(self.frames) == 1:
+            self._message = bytearray(self.frames.pop())
+        self._message += event.data
+        if event.fin:
+            self.frames = [bytes(self._message)]
+            self.send_receive_event_to_app()
 
     def handle_ping(self) -> None:
         """Answer a ping, unless the peer has let too many answers pile up."""
         super().handle_ping()
-        if self.transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
+        if self.transport.get_write_buffer_size() > self._limits.max_unread_bytes:
             self.transport.abort()
 
     def keepalive_timeout(self) -> None:
-        """Drop a peer that did not answer a ping."""
-        super().keepalive_timeout()
-        self._drop()
+        """Drop a peer that did not answer a ping, if it can have read it."""
+        if not self._peer.is_full:
+            super().keepalive_timeout()
+            return
+        # The ping stands behind what the peer has not read; how long it may take is `read_s`.
+        self.pong_timer = self.pending_ping_payload = None
+        self.schedule_ping()
 
     def shutdown(self) -> None:
         """Close the connection with 1012, whether or not the peer reads it."""
-        super().shutdown()
-        self._drop()
+        try:
+            super().shutdown()
+        except InvalidState:  # the peer has closed, and does not read our answer to that
+            self.transport.close()
+
+    async def send(self, message: Any) -> None:
+        """Send what the application says; to it, a connection that is being closed is closed."""
+        await self.writable.wait()
+        if self.close_sent:
+            # uvicorn has closed it by itself, and would blame the application for not knowing.
+            raise ClientDisconnected
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and self.close_sent:
+            # Refused by the application, which is an answer: uvicorn would log that there is none.
+            self.handshake_complete = True
 
     def _give_up_reader(self) -> None:
         try:
             self.conn.send_close(CloseCode.TOO_SLOW, "could not keep up")
         except InvalidState:  # it is being closed already
-            pass
-        else:
-            self.transport.write(b"".join(self.conn.data_to_send()))
-            self.close_sent = True
-        self._drop()
+            self.transport.close()
+            return
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": CloseCode.TOO_SLOW})
+        # Not closed at once: that would reset what a peer which reads at last is about to read.
+        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
 
-    def _drop(self) -> None:
-        """Close the connection; abort it if the peer does not let it be closed soon."""
-        self.transport.close()
-        self.loop.call_later(CLOSED_WITHIN_S, self.transport.abort)
+
+class BoundedTransport:
+    """A transport that waits for a peer that reads, however slowly, and for no other.
+
+    While its buffer is full, or it is being closed, the peer has to read something at least every
+    `read_s` or `close_s` seconds.
+    """
+
+    def __init__(
+        self,
+        inner: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        read_s: float,
+        close_s: float,
+    ) -> None:
+        self.inner = inner
+        self.is_full = False
+        self._read_s = read_s
+        self._close_s = close_s
+        self._reading = _Limit(loop)
+        self._closing = _Limit(loop)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def close(self) -> None:
+        """Close when the peer has read what is left; abort when it does not read."""
+        self.inner.close()
+        self._watch(self._closing, self._close_s, self.inner.abort)
+
+    def expect_reading(self, give_up: Callable[[], None]) -> None:
+        """Note that the buffer is full; give up a peer that leaves it so."""
+        self.is_full = True
+        self._watch(self._reading, self._read_s, give_up)
+
+    def reads(self) -> None:
+        """Note that there is room in the buffer again."""
+        self.is_full = False
+        self._reading.lift()
+
+    def lost(self) -> None:
+        """Expect nothing any more."""
+        self._reading.lift()
+        self._closing.lift()
+
+    def _watch(self, limit: "_Limit", seconds: float, give_up: Callable[[], None]) -> None:
+        unread = self.inner.get_write_buffer_size()
+
+        def look() -> None:
+            if self.inner.get_write_buffer_size() < unread:
+                self._watch(limit, seconds, give_up)
+            else:
+                give_up()
+
+        limit.start(seconds, look)
 
 
 class _Limit:
     """A limit of time, which does something when it is reached."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._seconds = seconds
         self._timer: asyncio.TimerHandle | None = None
 
-    def start(self, reached: Callable[[], None]) -> None:
+    def start(self, seconds: float, reached: Callable[[], None]) -> None:
         """Begin to count, anew if it counts already."""
         self.lift()
-        self._timer = self._loop.call_later(self._seconds, reached)
+        self._timer = self._loop.call_later(seconds, reached)
 
     def lift(self) -> None:
         """Count no longer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def listening_socket(host: str, port: int) -> socket.socket:
-    """Bind a socket whose connections end when their peer is gone; raises OSError."""
-    [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    listener = socket.socket(family, kind, protocol)
-    try:
-        for level, option, value in _options():
-            listener.setsockopt(level, option, value)
-        listener.bind(address)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def _options() -> list[tuple[int, int, int]]:
-    """What connections inherit from the socket that accepts them."""
-    options = [
-        (socket.SOL_SOCKET, socket.SO_REUSEADDR, 1),
-        (socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES),
-    ]
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux alone has it
-        options.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS))
-    return options

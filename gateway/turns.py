@@ -125,6 +125,11 @@ class Turns:
         """How many turns are open in this process."""
         return len(self._runs)
 
+    @property
+    def draining(self) -> bool:
+        """Whether nothing new is begun any more."""
+        return self._draining
+
     async def accept(self, ask: Ask, told: Told | None = None) -> Accepted:
         """Store a request as a turn and begin to answer it, or find the turn it already is.
 

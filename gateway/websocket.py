@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import deque
+from contextlib import suppress
 from uuid import uuid4
 
 import anyio
@@ -12,7 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.conversation import Reader, heard
 from gateway.errors import as_refusal
-from gateway.greeting import greet
+from gateway.greeting import farewell, greet
 from gateway.house import House, house_of
 from gateway.turns import Ask
 from protocol.client_frames import (
@@ -113,6 +114,9 @@ class Connection:
             )
             self.say(greet(self._house, self._session_id, joined, created=created))
             self._house.connections.add(self)
+            if self._house.turns.draining:
+                # It came too late to be told with the others.
+                self.say(farewell())
             try:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._send_all)
@@ -229,19 +233,22 @@ class Connection:
 
     async def _send_all(self) -> None:
         """Send what is to be said, and what is new in the log, until the socket is closed."""
-        code = CloseCode.NORMAL
+        with suppress(WebSocketDisconnect):  # it may go away before it is closed, too
+            await self._socket.close(await self._send_on())
+
+    async def _send_on(self) -> CloseCode:
+        """Send until there is a reason to close the socket; return which."""
         try:
             while self._closing is None:
                 self._news.clear()
                 if not await self._send_new() and not await self._heard():
                     self.say(ServerPing())
             await self._send_answers()
-            code = self._closing
+            return self._closing
         except WebSocketDisconnect:
-            return
+            raise
         except Exception as error:  # the log cannot be read any further: say so and close
-            code = await self._give_up(as_refusal(error))
-        await self._socket.close(code)
+            return await self._give_up(as_refusal(error))
 
     async def _send_new(self) -> bool:
         assert self._reader is not None, "the greeting comes first"  # noqa: S101

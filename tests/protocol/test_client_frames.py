@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.client_frames import (
@@ -308,16 +308,19 @@ def parsed_or_refused(text: str) -> None:
         frame.model_dump_json().encode()
 
 
+@settings(deadline=None)
 @given(st.text(st.characters()) | st.text(st.characters()).map("{".__add__))
 def test_any_text_is_a_frame_or_a_refusal_that_can_be_sent(text: str) -> None:
     parsed_or_refused(text)
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(), max_size=30).map("/".__add__))
 def test_any_shorthand_is_a_frame_or_a_refusal_that_can_be_sent(text: str) -> None:
     parsed_or_refused(text)
 
 
+@settings(deadline=None)
 @given(kinds, fields)
 def test_any_fields_are_a_frame_or_a_refusal_that_can_be_sent(
     kind: str, fields: dict[str, Any]

@@ -1,7 +1,7 @@
 """A cursor is written, read back and compared."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.cursor import BEGINNING, END, Cursor
@@ -26,6 +26,7 @@ def test_a_cursor_is_three_numbers_or_ends_in_end(written: str, cursor: Cursor) 
     assert str(cursor) == written
 
 
+@settings(deadline=None)
 @given(cursors)
 def test_what_is_written_reads_back(cursor: Cursor) -> None:
     assert Cursor.parse(str(cursor)) == cursor
@@ -73,6 +74,7 @@ def test_what_is_no_cursor_is_none(text: str) -> None:
     assert Cursor.parse(text) is None
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="0123456789.end-", max_size=12))
 def test_only_what_a_cursor_writes_is_one(text: str) -> None:
     cursor = Cursor.parse(text)
@@ -86,6 +88,7 @@ def test_cursors_are_ordered_by_turn_then_attempt_then_offset_with_end_last() ->
     assert sorted(cursors, reverse=True) == cursors[::-1]  # type: ignore[type-var]
 
 
+@settings(deadline=None)
 @given(numbers, numbers, st.integers(0, 10**15 - 1))
 def test_end_lies_behind_every_offset(turn: int, attempt: int, offset: int) -> None:
     assert Cursor(turn, attempt, offset) < Cursor(turn, attempt, END)

@@ -4,7 +4,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.errors import ErrorCode, Refusal
@@ -89,6 +89,7 @@ def test_brackets_within_strings_nest_nothing() -> None:
     assert parse_json('{"a": "' + "[{" * 1_000 + '"}') == {"a": "[{" * 1_000}
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters()) | st.binary())
 def test_anything_is_read_or_refused(text: str | bytes) -> None:
     with suppress(Refusal):

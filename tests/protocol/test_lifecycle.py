@@ -73,6 +73,6 @@ def test_no_way_leads_back_but_for_the_next_attempt() -> None:
 
 
 def test_the_database_takes_the_same_statuses_and_calls_the_same_ones_open() -> None:
-    [allowed] = [rule for rule in turns.constraints if isinstance(rule, CheckConstraint)]
+    [allowed] = [rule for rule in turns.c.status.constraints if isinstance(rule, CheckConstraint)]
     assert tuple(re.findall(r"'(\w+)'", str(allowed.sqltext))) == STATUSES
     assert set(re.findall(r"'(\w+)'", OPEN.text)) == {status for status, _ in TRANSITIONS}

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from protocol.cursor import END, Cursor
@@ -53,6 +53,7 @@ def joined(frames: list[Frame]) -> str:
     return "".join(json.loads(frame.text)["content"] for frame in frames)
 
 
+@settings(deadline=None)
 @given(storable_text, st.integers(0, 10**9), st.integers(1, 999_999_999))
 @example(CONTROL, 3, 7)
 @example("안녕하세요! 👩\u200d👩\u200d👧 \U0010ffff", 3, 7)
@@ -62,6 +63,7 @@ def test_a_token_is_encoded_as_its_model_would_be(content: str, count: int, turn
     assert token_frame(cursor, content, count) == model.frame()
 
 
+@settings(deadline=None)
 @given(storable_text, st.integers(0, 1_000))
 @example(CONTROL, 5)
 def test_a_short_text_is_one_token(text: str, behind: int) -> None:

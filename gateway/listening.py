@@ -1,0 +1,93 @@
+"""Where connections come in, and how long the gateway waits for whoever is at their other end."""
+
+import errno
+import socket
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PeerLimits:
+    """What a peer may ask of our patience and our memory; `..._s` are seconds."""
+
+    head_s: float = 10.0
+    """How long it may take to send the head of a request."""
+
+    body_s: float = 30.0
+    """How long it may take to send the body after that."""
+
+    max_head_bytes: int = 64 * 1024
+    """How long a head may be; one more read of the socket may come on top."""
+
+    read_s: float = 60.0
+    """How long it may leave its socket full before it is dropped; it can resume by cursor."""
+
+    close_s: float = 2.0
+    """How long it may take to read what is left once its WebSocket is being closed."""
+
+    ping_every_s: float = 20.0
+    """How often a WebSocket is pinged."""
+
+    pong_s: float = 20.0
+    """How long a peer whose socket is not full may take to answer."""
+
+    max_unread_bytes: int = 1024 * 1024
+    """So much written and not read, and the peer is dropped: it floods us with pings."""
+
+    send_buffer_bytes: int = 128 * 1024
+    """What the kernel keeps of a peer that does not read; it doubles this."""
+
+    unacknowledged_ms: int = 80_000
+    """After so long without a word from the peer's kernel the connection is lost (RFC 5482).
+
+    To Linux a peer that does not read is one of those; so this is longer than `read_s`.
+    """
+
+
+def listening_sockets(host: str, port: int, limits: PeerLimits) -> list[socket.socket]:
+    """Bind every address of a host, all to one port; raises OSError.
+
+    What these sockets accept ends when its peer is gone.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    addresses = dict.fromkeys((family, address[:2]) for family, _, _, _, address in found)
+    listeners: list[socket.socket] = []
+    with ExitStack() as bound:
+        for family, (name, _) in addresses:
+            # Port 0 is any port, but `localhost` is to be one port on both its addresses.
+            at = (name, listeners[0].getsockname()[1] if listeners else port)
+            try:
+                listeners.append(bound.enter_context(_bound(family, at, limits)))
+            except OSError as error:
+                # A name may stand for an address of a kind that this machine does not use.
+                if error.errno != errno.EADDRNOTAVAIL or len(addresses) == 1:
+                    raise
+        bound.pop_all()
+    if not listeners:
+        raise OSError(errno.EADDRNOTAVAIL, "cannot assign requested address")
+    return listeners
+
+
+def _bound(
+    family: socket.AddressFamily, address: tuple[str | int, int], limits: PeerLimits
+) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        for level, option, value in _options(limits):
+            listener.setsockopt(level, option, value)
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _options(limits: PeerLimits) -> list[tuple[int, int, int]]:
+    """What connections inherit from the socket that accepts them."""
+    options = [
+        (socket.SOL_SOCKET, socket.SO_REUSEADDR, 1),
+        (socket.SOL_SOCKET, socket.SO_SNDBUF, limits.send_buffer_bytes),
+    ]
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux alone has it
+        options.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limits.unacknowledged_ms))
+    return options
