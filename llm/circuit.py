@@ -47,6 +47,11 @@ class Circuit:
         # This one is the trial; the next may follow when it has had its time.
         self._rests_until = self._clock() + self._rest_s
 
+    def not_called(self) -> None:
+        """Note that the call that was let through is not made: another may take its place."""
+        if self.open:
+            self._rests_until = self._clock()
+
     def failed(self) -> None:
         """Note that a call could not be answered."""
         self._failures += 1
