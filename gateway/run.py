@@ -153,9 +153,11 @@ class Run:
         self._judge(ending, error)
         # midm goes on generating for a while after its client has left.
         self._place.release(cool_down_s=self._limits.cool_down_s if self._left_at_work else 0.0)
-        if self._stopped is not None:
-            # Whoever was told that the turn is being stopped was told the truth, even if the
-            # reply came to its own end in the same moment.
+        # A reply may come to its own end in the very moment it is stopped. At shutdown it is kept;
+        # else whoever was told that it is being stopped was told the truth.
+        if self._stopped == "shutdown" and ending is not None:
+            self._stopped = None
+        elif self._stopped is not None:
             ending = error = None
         return self._outcome(ending, error)
 
@@ -172,6 +174,7 @@ class Run:
 
     def _admit(self) -> None:
         self._watch.admit()
+        self._place.call()
         # A place that was free when the turn was accepted has been stored with it.
         if self.turn.status == FIRST:
             self.turn = replace(self.turn, status=after(self.turn.status, "admit"))

@@ -61,7 +61,7 @@ class Patience:
 
     connect_s: float = 5.0
     first_token_s: float = 120.0
-    silence_s: float = 60.0
+    silence_s: float = 120.0
     reply_s: float = 300.0
 
 

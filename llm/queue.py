@@ -32,7 +32,10 @@ class Place:
         self._admission = admission
         self._admitted = asyncio.get_running_loop().create_future()
         self._moved: Moved | None = None
+        self._told_position = 0
+        self._told_at = -math.inf
         self._since = 0.0
+        self._called = False
         self.released = False
 
     @property
@@ -47,8 +50,13 @@ class Place:
         """
         if self.waits:
             self._moved = moved
-            moved(*self._admission.standing(self))
+            self._tell(*self._admission.standing(self))
             await asyncio.shield(self._admitted)
+
+    def call(self) -> None:
+        """Note that the model server is called now: how long that takes teaches the estimate."""
+        self._since = _now()
+        self._called = True
 
     def release(self, *, cool_down_s: float = 0.0) -> None:
         """Give the place to whoever is next; `cool_down_s` later if the server is still at work.
@@ -59,13 +67,18 @@ class Place:
             self.released = True
             self._admission._release(self, cool_down_s)
 
-    def _admit(self, now: float) -> None:
-        self._since = now
+    def _admit(self) -> None:
         self._admitted.set_result(None)
 
-    def _tell(self, position: int, eta_ms: int | None) -> None:
-        if self._moved:
-            self._moved(position, eta_ms)
+    def _tell(self, position: int, eta_ms: int | None) -> bool:
+        """Tell a change of position; False if it is too early to tell."""
+        if self._moved is None or position == self._told_position:
+            return True
+        if _now() - self._told_at < MOVES_EVERY_S:
+            return False
+        self._told_position, self._told_at = position, _now()
+        self._moved(position, eta_ms)
+        return True
 
 
 class Admission:
@@ -107,7 +120,7 @@ class Admission:
 
     def _admit(self, place: Place) -> None:
         self._calls += 1
-        place._admit(asyncio.get_running_loop().time())
+        place._admit()
 
     def _release(self, place: Place, cool_down_s: float) -> None:
         if place.waits:
@@ -120,7 +133,8 @@ class Admission:
 
     def _free(self, place: Place) -> None:
         self._calls -= 1
-        self._learn(asyncio.get_running_loop().time() - place._since)
+        if place._called:
+            self._learn(_now() - place._since)
         while self._queue and self._calls < self._max_calls:
             self._admit(self._queue.popleft())
             self._positions_changed()
@@ -143,5 +157,13 @@ class Admission:
 
     def _tell_all(self) -> None:
         self._tick = None
-        for position, place in enumerate(self._queue, start=1):
+        told = [
             place._tell(position, self._eta_ms(position))
+            for position, place in enumerate(self._queue, start=1)
+        ]
+        if not all(told):
+            self._positions_changed()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
