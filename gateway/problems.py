@@ -11,6 +11,8 @@ from gateway.errors import as_refusal
 from protocol.errors import CATALOGUE, Refusal
 from protocol.rest import Problem
 
+# As RFC 9110 has them; Python's own table changed its words in 3.13.
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 
 
@@ -20,7 +22,7 @@ def problem_response(
     """Say a refusal; `turn` and `message_id` are those of a turn that failed."""
     kind = CATALOGUE[refusal.code]
     problem = Problem(
-        title=HTTPStatus(kind.status).phrase,
+        title=_title(kind.status),
         status=kind.status,
         detail=refusal.message,
         code=refusal.code,
@@ -45,7 +47,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     problem = Problem.model_validate(
         {
-            "title": HTTPStatus(error.status_code).phrase,
+            "title": _title(error.status_code),
             "status": error.status_code,
             "detail": error.detail,
             "code": _CODES.get(error.status_code, "internal"),
@@ -55,6 +57,10 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     response = _response(problem)
     response.headers.update(error.headers or {})
     return response
+
+
+def _title(status: int) -> str:
+    return _TITLES.get(status) or HTTPStatus(status).phrase
 
 
 def _response(problem: Problem) -> Response:

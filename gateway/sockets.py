@@ -132,7 +132,7 @@ class ChatSocket(WebSocketsSansIOProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a connection over from HTTP."""
         self._peer = BoundedTransport(
-            getattr(transport, "inner", transport),
+            cast(asyncio.Transport, getattr(transport, "inner", transport)),
             self.loop,
             read_s=self._limits.read_s,
             close_s=self._limits.close_s,
@@ -204,9 +204,9 @@ class ChatSocket(WebSocketsSansIOProtocol):
             # uvicorn has closed it by itself, and would blame the application for not knowing.
             raise ClientDisconnected
         await super().send(message)
-        if message["type"] == "websocket.http.response.body" and self.close_sent:
+        if message["type"] == "websocket.http.response.body":
             # Refused by the application, which is an answer: uvicorn would log that there is none.
-            self.handshake_complete = True
+            self.handshake_complete = not message.get("more_body", False)
 
     def _give_up_reader(self) -> None:
         try:

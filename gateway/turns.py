@@ -34,7 +34,7 @@ GREEDY_BELOW = 0.01
 """A temperature below this means "always the likeliest": midm freezes on 0 with sampling."""
 
 LAST = 0
-"""As `replaces`: the session's last active turn."""
+"""As `replaces`: the session's last turn."""
 
 T = TypeVar("T")
 Told = Callable[[Accepted], None]

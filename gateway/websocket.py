@@ -261,11 +261,12 @@ class Connection:
         return answered or bool(frames)
 
     async def _send_answers(self) -> bool:
-        answered = bool(self._outbox)
-        while self._outbox:
+        """Send the answers that are due; those given meanwhile may tell of frames still to come."""
+        due = len(self._outbox)
+        for _ in range(due):
             await self._socket.send_text(self._outbox.popleft())
             self._sent.set()
-        return answered
+        return bool(due)
 
     async def _heard(self) -> bool:
         return await heard(self._news, self._house.settings.heartbeat_s)

@@ -59,7 +59,9 @@ CATALOGUE: dict[ErrorCode, Kind] = {
     ErrorCode.NOTHING_TO_CANCEL: Kind(409, "There is no open turn to cancel."),
     ErrorCode.QUEUE_FULL: Kind(503, "Too many people are waiting for the model.", True),
     ErrorCode.RATE_LIMITED: Kind(429, "Too many requests; slow down.", True),
-    ErrorCode.UPSTREAM_UNAVAILABLE: Kind(502, "The model server cannot be reached.", True),
+    ErrorCode.UPSTREAM_UNAVAILABLE: Kind(
+        502, "The model server cannot be reached, or broke off.", True
+    ),
     ErrorCode.UPSTREAM_TIMEOUT: Kind(504, "The model server did not begin to answer.", True),
     ErrorCode.UPSTREAM_STALLED: Kind(504, "The model server fell silent.", True),
     ErrorCode.TURN_TIMEOUT: Kind(504, "The reply took too long.", True),

@@ -18,7 +18,7 @@ from storage.times import utc_now
 class NewTurn:
     """What is to become a turn.
 
-    `message` None asks the question of turn `replaces` again; `replaces` 0 is the last active
+    `message` None asks the question of turn `replaces` again; `replaces` 0 is the last
     turn. `fingerprint` tells a repeat of the request from another one with the same id.
     """
 
@@ -84,9 +84,6 @@ _BY_REQUEST = _SELECT.where(_SESSION, turns.c.request_id == bindparam("of_reques
 _ALL_OPEN = _SELECT.where(OPEN).order_by(turns.c.session_id)
 _OPEN_TURN = select(turns.c.turn).where(_SESSION, OPEN)
 _LAST = select(func.max(turns.c.turn).label("last")).where(_SESSION)
-_LAST_ACTIVE = select(func.max(turns.c.turn).label("last")).where(
-    _SESSION, turns.c.replaced_by.is_(None)
-)
 _REPLACEABLE = _SELECT.where(_SESSION, _TURN, turns.c.replaced_by.is_(None))
 _HIDE = (
     update(turns)
@@ -228,7 +225,8 @@ def _resolve(new: NewTurn) -> Operation[tuple[int | None, str]]:
         assert new.message is not None, "only a replacement may lack a message"  # noqa: S101
         return None, new.message
     here = {"of_session": new.session_id}
-    [row] = yield _LAST_ACTIVE, here
+    # The last turn is never hidden: only a later one could hide it.
+    [row] = yield _LAST, here
     rows = yield _REPLACEABLE, here | {"of_turn": new.replaces or row["last"]}
     if not rows:
         raise Refusal(ErrorCode.TURN_NOT_FOUND)
