@@ -9,6 +9,7 @@ import anyio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 from starlette.routing import Route, WebSocketRoute
 
 from gateway import rest
@@ -16,7 +17,7 @@ from gateway.brokers.memory import MemoryBroker
 from gateway.health import Probe
 from gateway.house import House
 from gateway.origins import Cors, Origins
-from gateway.problems import on_error, on_http_error
+from gateway.problems import on_client_gone, on_error, on_http_error
 from gateway.run import Ports, TurnLimits
 from gateway.settings import Settings
 from gateway.turns import Retries, Turns
@@ -70,6 +71,7 @@ def create_app(settings: Settings) -> Starlette:
             HTTPException: on_http_error,
             Refusal: on_error,
             StorageError: on_error,
+            ClientDisconnect: on_client_gone,
             Exception: on_error,
         },
     )

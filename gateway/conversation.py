@@ -80,7 +80,9 @@ class Reader:
         due = at == turn.turn - 1 if self.cursor.ended else at == turn.turn
         if not due:
             return []
-        self._turn, self._told_queued, self._told_notices = turn, None, 0
+        self._turn, self._told_queued = turn, None
+        # Of a trouble that lasts, who joins is told once.
+        self._told_notices = max(len(turn.notices) - 1, 0)
         if (at, attempt) == (turn.turn, turn.attempt):
             return []
         self._advance([turn.start])

@@ -9,13 +9,14 @@ import logging
 from dataclasses import dataclass
 
 import anyio
-from sqlalchemy import literal, select
+from sqlalchemy import Executable, select, update
 
 from llm.circuit import Circuit
 from llm.client import Driver, UpstreamError
 from llm.queue import Admission
 from storage.database import Database
 from storage.operations import Operation, StorageError
+from storage.tables import migrations, sessions
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,9 @@ PROBE_EVERY_S = 5.0
 FIRST_ANSWER_WITHIN_S = 0.5
 DATABASE_WITHIN_S = 0.3
 
-_ONE = select(literal(1).label("one"))
+_READ = select(sessions.c.session_id).limit(1)
+# There is always a migration, and writing what is there already is writing.
+_WRITE = update(migrations).values(applied_at=migrations.c.applied_at)
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,17 @@ class Probe:
         return self._health or ModelHealth(available=False, busy=False)
 
     async def database(self) -> bool:
-        """Tell whether the database answers, quickly."""
+        """Tell whether the database reads and writes, quickly.
+
+        Writing is tried only if it went wrong the last time: until somebody does, nobody knows
+        that it goes well again.
+        """
         try:
             with anyio.fail_after(DATABASE_WITHIN_S):
-                return await self._database.read(_one())
+                if self._database.in_trouble:
+                    await self._database.write(_try(_WRITE))
+                await self._database.read(_try(_READ))
+                return not self._database.in_trouble
         except (StorageError, TimeoutError):
             return False
 
@@ -83,9 +93,8 @@ class Probe:
             return ModelHealth(available=busy, busy=busy)
 
 
-def _one() -> Operation[bool]:
-    rows = yield _ONE, {}
-    return bool(rows)
+def _try(statement: Executable) -> Operation[None]:
+    yield statement, {}
 
 
 def _in_words(health: ModelHealth) -> str:

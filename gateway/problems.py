@@ -42,6 +42,11 @@ async def on_error(request: Request, error: Exception) -> Response:
     return problem_response(as_refusal(error))
 
 
+async def on_client_gone(request: Request, error: Exception) -> Response:
+    """Answer a client that left while its body was read: nobody will see it, and nobody erred."""
+    return Response(status_code=400)
+
+
 async def on_http_error(request: Request, error: Exception) -> Response:
     """Answer what the router raised: an unknown path, a wrong method, a body too large."""
     assert isinstance(error, HTTPException)  # noqa: S101

@@ -115,6 +115,7 @@ class Run:
         self._scope = anyio.CancelScope()
         self._stopped: Stop | None = None
         self._finishing = False
+        self._leaving = asyncio.Event()
         self._left_at_work = False
         self._checkpoint: asyncio.TimerHandle | None = None
 
@@ -123,6 +124,8 @@ class Run:
 
     def stop(self, why: Stop) -> bool:
         """End the turn early; False if it is ending already, and too late to stop."""
+        if why == "shutdown":
+            self._leaving.set()
         if self._finishing or self._stopped:
             return False
         self._stopped = why
@@ -244,21 +247,35 @@ class Run:
 
     async def _finish(self, outcome: Outcome) -> None:
         end = turn_end(self.turn, outcome)
-        if await self._store(end):
+        try:
+            stored = await self._store(end)
+        except StorageError:
+            await self._leave_open()
+            return
+        if stored:
             self._broker.end(self.turn.session_id, end.event)
         else:
             self._broker.drop(self.turn.session_id)
 
     async def _store(self, end: TurnEnd) -> bool:
-        """Store the end, however long the database is in trouble; False if the turn is gone."""
+        """Store the end, however long the database is in trouble; False if the turn is gone.
+
+        Raises `StorageError` when the process is to stop before that trouble is over.
+        """
         wait_s = self._limits.storage_retry_s
         while True:
             try:
                 return await self._database.write(turns.end(self.turn, end))
             except StorageError as error:
                 self._broker.notice(self.turn.session_id, Error.of(as_refusal(error)).frame())
-                await anyio.sleep(wait_s)
+                if await self._leaves_within(wait_s):
+                    raise
                 wait_s = min(wait_s * 2, self._limits.max_storage_retry_s)
+
+    async def _leaves_within(self, seconds: float) -> bool:
+        with anyio.move_on_after(seconds):
+            await self._leaving.wait()
+        return self._leaving.is_set()
 
     async def _leave_open(self) -> None:
         """Keep the text so far; the next start takes the turn up."""

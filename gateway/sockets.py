@@ -98,7 +98,8 @@ class ChatHttp(HttpToolsProtocol):
         self.loop.call_later(self._limits.close_s, self._leave)
 
     def _leave(self) -> None:
-        if self._peer.is_full or self.transport.is_closing():
+        # Whoever neither reads nor says all that was announced is not waited for any longer.
+        if self._peer.is_full or self._request_limit.counts or self.transport.is_closing():
             self.transport.abort()
 
     def _expect_head(self) -> None:
@@ -109,7 +110,7 @@ class ChatHttp(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _give_up_request(self) -> None:
-        if self.flow.read_paused:  # it is we who do not listen: an earlier request is not answered
+        if self.flow.read_paused or self.pipeline:  # it is we who are slow: it asked before that
             self._request_limit.start(self._limits.head_s, self._give_up_request)
         else:
             self.transport.abort()
@@ -127,6 +128,7 @@ class ChatSocket(WebSocketsSansIOProtocol):
         super().__init__(*arguments, **options)
         self._limits = limits
         self._message = bytearray()
+        self._was_full = False
         self.close_timeout = limits.close_s
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -154,6 +156,7 @@ class ChatSocket(WebSocketsSansIOProtocol):
     def pause_writing(self) -> None:
         """Give a peer that does not read some time."""
         super().pause_writing()
+        self._was_full = True
         self._peer.expect_reading(self._give_up_reader)
 
     def resume_writing(self) -> None:
@@ -181,12 +184,17 @@ class ChatSocket(WebSocketsSansIOProtocol):
         if self.transport.get_write_buffer_size() > self._limits.max_unread_bytes:
             self.transport.abort()
 
+    def send_keepalive_ping(self) -> None:
+        """Ask whether the peer is there."""
+        self._was_full = self._peer.is_full
+        super().send_keepalive_ping()
+
     def keepalive_timeout(self) -> None:
-        """Drop a peer that did not answer a ping, if it can have read it."""
-        if not self._peer.is_full:
+        """Drop a peer that did not answer a ping, if it should have read it by now."""
+        if not self._was_full:
             super().keepalive_timeout()
             return
-        # The ping stands behind what the peer has not read; how long it may take is `read_s`.
+        # The ping stands behind what the peer was to read; how long it may take is `read_s`.
         self.pong_timer = self.pending_ping_payload = None
         self.schedule_ping()
 
@@ -284,6 +292,11 @@ class _Limit:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether it has been started, and not lifted since."""
+        return self._timer is not None
 
     def start(self, seconds: float, reached: Callable[[], None]) -> None:
         """Begin to count, anew if it counts already."""

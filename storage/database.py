@@ -8,8 +8,10 @@ two cores, against 39,000 with one hop per batch), and a cancelled transaction p
 import asyncio
 import fcntl
 import logging
+import math
 import os
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -29,6 +31,8 @@ T = TypeVar("T")
 MAX_BATCH = 256
 MAX_WAITING = 16_384
 CLOSE_WITHIN_S = 5.0
+SLOW_COMMIT_S = 0.5
+TROUBLE_LASTS_S = 2.0
 _CLOSED = "the database is closed"
 
 
@@ -52,6 +56,20 @@ class Database:
         self._waiting: list[_Write] = []
         self._work = asyncio.Event()
         self._closing = False
+        self._failed = False
+        self._failed_at = -math.inf
+        self._committing_since: float | None = None
+
+    @property
+    def in_trouble(self) -> bool:
+        """Whether the last commit failed, or one did lately, or this one takes suspiciously long.
+
+        Lately, because on a full disk a small commit may find a little room between large ones.
+        """
+        now = time.monotonic()
+        since = self._committing_since
+        slow = since is not None and now - since > SLOW_COMMIT_S
+        return slow or self._failed or now - self._failed_at < TROUBLE_LASTS_S
 
     async def write(self, operation: Operation[T]) -> T:
         """Run an operation and commit it, durably, before returning its result.
@@ -105,6 +123,7 @@ class Database:
 
     async def _commit(self, batch: "list[_Write]") -> None:
         operations = [operation for operation, _ in batch]
+        self._committing_since = time.monotonic()
         try:
             outcomes = await self._writer.run(lambda connection: run_batch(connection, operations))
         except Exception as error:  # whatever it is, the writer lives on: the next batch may work
@@ -116,6 +135,10 @@ class Database:
             for outcome in outcomes:
                 if isinstance(outcome, StorageError):
                     log.error("a write failed: %s", outcome)
+        self._committing_since = None
+        self._failed = any(isinstance(outcome, StorageError) for outcome in outcomes)
+        if self._failed:
+            self._failed_at = time.monotonic()
         for (_, future), outcome in zip(batch, outcomes, strict=True):
             _settle(future, outcome)
 

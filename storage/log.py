@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, func, select
 
 from protocol.cursor import BEGINNING, END, Cursor
-from protocol.server_frames import Frame, Start, TurnStatus, UserMessage, token_frames
+from protocol.server_frames import (
+    MAX_EVENT_CHARS,
+    Frame,
+    Start,
+    TurnStatus,
+    UserMessage,
+    token_frames,
+)
 from storage import sessions
 from storage.operations import Operation, Row
 from storage.tables import messages, turns
@@ -14,6 +21,8 @@ PAGE_TURNS = 100
 """A cursor more turns behind than this is not resumed: the client loads the history instead."""
 
 _READ_TURNS = 10
+_READ_CHARS = 4 * MAX_EVENT_CHARS
+"""A reader holds what it has read until its peer takes it: this much, and one message."""
 
 _SESSION = turns.c.session_id == bindparam("of_session")
 _USER = messages.alias("user_message")
@@ -57,14 +66,19 @@ class Joined:
 
 
 def read_after(session_id: str, cursor: Cursor) -> Operation[list[Frame]]:
-    """Read what follows a cursor, up to the first turn that is not over; a few turns at once."""
+    """Read what follows a cursor, up to the first turn that is not over; a part of it at once."""
     first = cursor.turn + 1 if cursor.ended else cursor.turn
     rows = yield _AFTER, {"of_session": session_id, "of_turn": first}
     frames: list[Frame] = []
+    chars = 0
     for row in rows:
         if row["ended_at"] is None:
             break
-        frames += _frames(row, cursor)
+        told = _frames(row, cursor)
+        frames += told
+        chars += len(row["question"]) + len(row["reply"] or "")
+        if told[-1].type == "token" or chars >= _READ_CHARS:
+            break
     return frames
 
 
@@ -115,13 +129,18 @@ def _end_of(row: Row) -> Cursor:
 
 
 def _frames(row: Row, cursor: Cursor) -> list[Frame]:
+    """Tell a turn from a cursor on: to its end, or as much of its text as is read at once."""
     turn, attempt = row["turn"], row["attempt"]
     # A question of the original may have no reply at all.
     text = row["reply"] or ""
     within = (turn, attempt) == (cursor.turn, cursor.attempt) and not cursor.ended
     frames = [] if within else [_start(row).frame()]
     behind = cursor.offset if within else 0
-    frames += token_frames(Cursor(turn, attempt, len(text)), text[behind:], row["total_tokens"])
+    upto = min(behind + _READ_CHARS, len(text))
+    if upto < len(text):
+        count = row["total_tokens"] * upto // len(text)
+        return frames + token_frames(Cursor(turn, attempt, upto), text[behind:upto], count)
+    frames += token_frames(Cursor(turn, attempt, upto), text[behind:], row["total_tokens"])
     ending = "complete" if row["status"] in ("complete", "cancelled") else "error"
     return [*frames, Frame(ending, _end_of(row), row["ending"])]
 

@@ -24,3 +24,15 @@ def test_every_setting_is_documented_once(name: str) -> None:
 
 def test_nothing_is_documented_that_is_no_setting() -> None:
     assert set(documented()) <= set(NAMES)
+
+
+def test_every_test_that_is_named_exists() -> None:
+    named = set(re.findall(r"\btests/[\w/]+\.py\b", README.read_text()))
+    assert named
+    assert [name for name in sorted(named) if not (README.parent / name).is_file()] == []
+
+
+def test_every_size_that_can_be_set_for_a_test_is_read_by_one() -> None:
+    sizes = set(re.findall(r"\b(?:WHOLE|FAULTS|SESSION|LOG)_[A-Z]+\b", README.read_text()))
+    tests = "".join(path.read_text() for path in README.parent.glob("tests/*/*.py"))
+    assert {name for name in sizes if f'"{name}"' not in tests} == set()

@@ -8,6 +8,7 @@ import pytest
 
 from gateway import websocket
 from gateway.turns import Turns
+from gateway.websocket import Connection
 from tests.gateway.harness import WITHIN_S, Gateway, on_sockets, settings_for
 from tests.llm.scripted import ScriptedModel
 
@@ -78,6 +79,7 @@ async def test_a_client_that_does_not_read_its_answers_is_not_answered_further(
 
     async with gateway.tab() as tab:
         [connection] = gateway.house.connections
+        assert isinstance(connection, Connection)
         monkeypatch.setattr(connection._socket, "send_text", never_sent)
         monkeypatch.setattr(websocket, "MAX_OUTBOX_FRAMES", 4)
         for _ in range(32):

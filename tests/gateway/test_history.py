@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.websocket import MAX_HISTORY_BYTES
+from gateway.websocket import MAX_HISTORY_BYTES, Connection
 from protocol.client_frames import GetHistory
 from tests.gateway.harness import Gateway, Json, call_of, in_process, settings_for
 from tests.llm.scripted import ScriptedModel
@@ -131,6 +131,7 @@ async def test_nothing_beyond_the_position_of_the_connection_is_shown(
         await gateway.exchange(tab, model, "q2", "a2")
         await gateway.exchange(tab, model, "q2 again", "a3", replaces=2)
         [connection] = gateway.house.connections
+        assert isinstance(connection, Connection)
         reader = connection._reader
         assert reader is not None
         here = reader.cursor

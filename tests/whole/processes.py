@@ -39,6 +39,11 @@ class Program:
         self._streams_open = 2
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
     def complaints(self) -> list[str]:
         """What it wrote that no healthy program writes: tracebacks, warnings, errors."""
         sign = re.compile(r"Traceback|Warning|\bERROR\b|\bCRITICAL\b|Exception")
