@@ -21,7 +21,7 @@ from tests.gateway.peers import CLOSE, Peer, Served, serving, until
 from tests.llm.scripted import ScriptedModel
 from tests.whole.processes import gateway
 
-TIMES = int(os.environ.get("FAULTS_SOAK", "300"))
+TIMES = int(os.environ.get("FAULTS_SOAK", "200"))
 AT_ONCE = 20
 MB_OF_NOISE = 6.0
 """What an allocator keeps or gives back as it likes."""

@@ -42,7 +42,9 @@ TEXT = noise(900_000, seed=1)
 @pytest.fixture(autouse=True)
 def _nothing_to_complain_of(caplog: pytest.LogCaptureFixture) -> Any:
     yield
-    assert [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR] == []
+    # `caplog.records` would be those of this moment.
+    records = caplog.get_records("call")
+    assert [r.getMessage() for r in records if r.levelno >= logging.ERROR] == []
 
 
 async def flood(served: Served, session_id: str) -> None:
@@ -155,7 +157,7 @@ async def test_who_reads_slowly_is_not_dropped(tmp_path: Path) -> None:
         await stuck_socket(served, peer)
         began = time.monotonic()
         read = 0
-        while time.monotonic() - began < 3 * limits.read_s:
+        while time.monotonic() - began < 2 * limits.read_s:
             read += len(await peer.receive(8_192))
             await anyio.sleep(limits.read_s / 60)
         assert served.connections

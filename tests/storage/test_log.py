@@ -292,3 +292,24 @@ def test_an_offset_that_the_text_never_reached_is_followed_by_the_end(store: Sto
     assert resumed(store, "1.1.57") == "1.1.57"
     store.end(turn, "short")
     assert kinds(read(store, Cursor(1, 1, 57))) == ["complete"]
+
+
+def test_long_replies_are_read_a_part_at_a_time(store: Store) -> None:
+    # A reader holds what it has read until its client takes it.
+    replies = [f"{turn}" * 150_000 for turn in range(3)]
+    for reply in replies:
+        store.exchange(reply=reply)
+    cursor, parts = BEGINNING, []
+    while part := read(store, cursor):
+        assert len(text(part)) <= log._READ_CHARS
+        parts.append(part)
+        cursor = part[-1].cursor or cursor
+    frames = [frame for part in parts for frame in part]
+    assert len(parts) == 9
+    assert text(frames) == "".join(replies)
+    assert kinds(frames).count("complete") == kinds(frames).count("start") == 3
+    assert [str(frame.cursor) for frame in frames if frame.type == "complete"] == [
+        "1.1.end",
+        "2.1.end",
+        "3.1.end",
+    ]
