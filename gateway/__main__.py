@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     parser.set_defaults(command=_serve)
-    commands = parser.add_subparsers(title="commands", metavar="")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     serve_command = commands.add_parser("serve", help="run the gateway (the default)")
     serve_command.set_defaults(command=_serve)
     simulator = commands.add_parser("simulate", help="run the simulated model server alone")

@@ -137,6 +137,9 @@ async def get_events(request: Request) -> Response:
     house.database.submit(sessions.note_use(session_id))
     joined = await house.database.read(stored_log.join(session_id, after))
     ready = greet(house, session_id, joined, created=False)
+    if request.method == "HEAD":
+        # The stream never ends: nobody would see it, and it would keep the connection.
+        return Response(headers=sse.HEADERS, media_type="text/event-stream")
     return sse.EventStream(sse.session_events(house, session_id, ready))
 
 

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from llm.midm import server_url
 from llm.prompt import DEFAULT_SYSTEM_PROMPT
 from protocol.chat import MAX_NEW_TOKENS, MAX_TEMPERATURE
 from protocol.text import storable
@@ -40,7 +41,7 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
 
     database_url: str = "chatbot.db"
-    session_timeout_hours: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
+    session_timeout_hours: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] = 0
 
     llm_server_url: str = ""
     llm_max_concurrency: Count | None = None
@@ -86,10 +87,12 @@ class Settings(BaseSettings):
     @field_validator("llm_server_url")
     @classmethod
     def _is_http(cls, value: str) -> str:
-        if value and (
-            urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).netloc
-        ):
-            raise ValueError("should be a URL such as http://127.0.0.1:8000, or empty")
+        if value:
+            try:
+                server_url(value)
+            except ValueError:
+                says = "should be a URL such as http://127.0.0.1:8000, or empty"
+                raise ValueError(says) from None
         return value.rstrip("/")
 
     @field_validator("system_prompt")
@@ -122,7 +125,7 @@ class Settings(BaseSettings):
             name = unquote(rest.partition("?")[0].removeprefix("/"))
         else:
             raise ValueError("database_url should be a file name or begin with sqlite:///")
-        if not name or name == ":memory:":
+        if not name.strip() or name == ":memory:":
             raise ValueError("database_url should name a file: what is in memory would be lost")
         return Path(name)
 
@@ -152,6 +155,8 @@ def load_settings(**overrides: object) -> Settings:
         raise BadSettings("; ".join(map(_sentence, error.errors()))) from None
     except UnicodeDecodeError:
         raise BadSettings(".env: should be text in UTF-8") from None
+    except OSError as error:
+        raise BadSettings(f".env: cannot be read: {error.strerror}") from None
 
 
 def _sentence(finding: ErrorDetails) -> str:

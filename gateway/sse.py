@@ -15,7 +15,7 @@ from protocol.sse import comment, encode
 
 KEEP_ALIVE_S = 15.0
 DONE = encode("[DONE]")
-_HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
 _STREAM_ERROR = "Stream error: "
 """The original's web client shows an error only if its message says so."""
 
@@ -24,7 +24,7 @@ class EventStream(StreamingResponse):
     """A response whose body is an endless generator of encoded events."""
 
     def __init__(self, events: AsyncIterator[bytes]) -> None:
-        super().__init__(events, headers=_HEADERS, media_type="text/event-stream")
+        super().__init__(events, headers=HEADERS, media_type="text/event-stream")
 
 
 async def turn_events(house: House, session_id: str, turn: int) -> AsyncGenerator[bytes, None]:

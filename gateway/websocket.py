@@ -138,8 +138,7 @@ class Connection:
 
     async def _turn_away(self, refusal: Refusal) -> None:
         await self._socket.send_text(Error.of(refusal).frame().text)
-        gone = refusal.code == ErrorCode.SESSION_NOT_FOUND
-        await self._socket.close(CloseCode.SESSION_GONE if gone else CloseCode.TRY_LATER)
+        await self._socket.close(_close_code(refusal))
 
     # Receiving
 
@@ -272,9 +271,20 @@ class Connection:
         return await heard(self._news, self._house.settings.heartbeat_s)
 
     async def _give_up(self, refusal: Refusal) -> CloseCode:
-        if refusal.code == ErrorCode.SESSION_NOT_FOUND:
+        code = _close_code(refusal)
+        if code in (CloseCode.TRY_LATER, CloseCode.INTERNAL):
+            await self._socket.send_text(Error.of(refusal).frame().text)
+        return code
+
+
+def _close_code(refusal: Refusal) -> CloseCode:
+    """Say by the close code what a connection that cannot go on is to do next."""
+    match refusal.code:
+        case ErrorCode.SESSION_NOT_FOUND:
             return CloseCode.SESSION_GONE
-        if refusal.code == ErrorCode.SHUTTING_DOWN:
+        case ErrorCode.SHUTTING_DOWN:
             return CloseCode.RESTART
-        await self._socket.send_text(Error.of(refusal).frame().text)
-        return CloseCode.INTERNAL if refusal.code == ErrorCode.INTERNAL else CloseCode.TRY_LATER
+        case ErrorCode.INTERNAL:
+            return CloseCode.INTERNAL
+        case _:
+            return CloseCode.TRY_LATER

@@ -73,7 +73,7 @@ class Midm:
         # A character is at most six bytes of JSON, and an event holds the text at most twice.
         self._max_event_bytes = 12 * max_reply_chars + 4096
         self._client = httpx.AsyncClient(
-            base_url=_address(base_url),
+            base_url=server_url(base_url),
             headers=_HEADERS,
             timeout=httpx.Timeout(None, connect=patience.connect_s),
             transport=transport or DirectTransport(),
@@ -340,7 +340,8 @@ def _body(messages: Sequence[PromptMessage], generation: Generation) -> bytes:
     return text.encode()
 
 
-def _address(base_url: str) -> httpx.URL:
+def server_url(base_url: str) -> httpx.URL:
+    """Read the address of a model server; raise ValueError for what is none."""
     with suppress(httpx.InvalidURL):
         url = httpx.URL(base_url)
         if url.scheme in ("http", "https") and url.host:

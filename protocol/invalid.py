@@ -93,6 +93,8 @@ def _code(findings: list[ErrorDetails]) -> ErrorCode:
 def _sentence(finding: ErrorDetails) -> str:
     field = ".".join(map(str, finding["loc"])) or "body"
     says = finding["msg"][:1].lower() + finding["msg"][1:]
+    if finding["type"] == "model_type":
+        says = "input should be an object"  # pydantic would name the class
     if finding["type"] == "missing":
         return f"{field}: {says}"
     given = "a value that is not shown" if field in _SECRET else shown(finding["input"])

@@ -249,17 +249,18 @@ def token_frame(cursor: Cursor, content: str, token_count: int) -> Frame:
 _quote = json.JSONEncoder(ensure_ascii=False).encode
 
 
-def token_frames(cursor: Cursor, text: str, token_count: int) -> list[Frame]:
+def token_frames(cursor: Cursor, text: str, token_count: int, *, since: int = 0) -> list[Frame]:
     """Encode the text that lies before `cursor`, in as few events as may carry it.
 
-    `token_count` is the count at the end of the text; events before it say their share.
+    `token_count` is the count at the end of the text and `since` the one before it; events in
+    between say their share.
     """
     turn, attempt, end = cursor
     begin = end - len(text)
     frames = []
     for offset in range(begin, end, MAX_EVENT_CHARS):
         upto = min(offset + MAX_EVENT_CHARS, end)
-        count = token_count if upto == end else token_count * upto // end
+        count = since + (token_count - since) * (upto - begin) // len(text)
         content = text[offset - begin : upto - begin]
         frames.append(token_frame(Cursor(turn, attempt, upto), content, count))
     return frames

@@ -213,9 +213,14 @@ async def _writing(database: Database) -> AsyncIterator[None]:
             await asyncio.wait([writer])
 
 
+def _url(path: Path) -> str:
+    # Absolute, for a name such as `file:chat.db` would be taken for a URI by SQLite.
+    return f"sqlite:///{quote(str(path.absolute()))}"
+
+
 @asynccontextmanager
 async def _thread(path: Path, prepare: _Prepare) -> AsyncIterator[_Thread]:
-    connection = databases.Database(f"sqlite:///{quote(str(path))}").connection()
+    connection = databases.Database(_url(path)).connection()
     await connection.__aenter__()
     try:
         thread = _Thread(cast(aiosqlite.Connection, connection.raw_connection))

@@ -137,10 +137,11 @@ def _frames(row: Row, cursor: Cursor) -> list[Frame]:
     frames = [] if within else [_start(row).frame()]
     behind = cursor.offset if within else 0
     upto = min(behind + _READ_CHARS, len(text))
+    # How the count grew is not stored: each part of the text has its share.
+    since, count = (row["total_tokens"] * at // max(len(text), 1) for at in (behind, upto))
+    frames += token_frames(Cursor(turn, attempt, upto), text[behind:upto], count, since=since)
     if upto < len(text):
-        count = row["total_tokens"] * upto // len(text)
-        return frames + token_frames(Cursor(turn, attempt, upto), text[behind:upto], count)
-    frames += token_frames(Cursor(turn, attempt, upto), text[behind:], row["total_tokens"])
+        return frames
     ending = "complete" if row["status"] in ("complete", "cancelled") else "error"
     return [*frames, Frame(ending, _end_of(row), row["ending"])]
 

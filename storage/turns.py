@@ -128,6 +128,8 @@ _CONTEXT = (
     .join(_USER, _USER.c.message_id == turns.c.user_message_id)
     .join(_REPLY, _REPLY.c.message_id == turns.c.reply_message_id)
     .where(_SESSION, turns.c.turn < bindparam("of_turn"), turns.c.replaced_by.is_(None))
+    # The original took blank questions too, which a model server may not be sent.
+    .where(func.trim(_USER.c.content, _WHITE_SPACE) != "")
     .where(turns.c.ended_at.is_not(None), func.trim(_REPLY.c.content, _WHITE_SPACE) != "")
     .order_by(turns.c.turn.desc())
     .limit(bindparam("most"))
@@ -230,7 +232,10 @@ def _resolve(new: NewTurn) -> Operation[tuple[int | None, str]]:
     rows = yield _REPLACEABLE, here | {"of_turn": new.replaces or row["last"]}
     if not rows:
         raise Refusal(ErrorCode.TURN_NOT_FOUND)
-    return rows[0]["turn"], rows[0]["content"] if new.message is None else new.message
+    question = rows[0]["content"] if new.message is None else new.message
+    if not question.strip():
+        raise Refusal(ErrorCode.BAD_FRAME, "message: the question to ask again is blank")
+    return rows[0]["turn"], question
 
 
 def _insert(new: NewTurn, turn: int, question: str, replaces: int | None) -> Operation[StoredTurn]:

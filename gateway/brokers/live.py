@@ -27,6 +27,7 @@ class LiveTurn:
         self.ending: Frame | None = None
         self._pieces: list[str] = []
         self._begins: list[int] = []
+        self._counts: list[int] = []
         self._last_read: tuple[int, int, list[Frame]] = (0, 0, [])
 
     @property
@@ -43,6 +44,7 @@ class LiveTurn:
         """Let the reply grow; `token_count` is the model server's count after this piece."""
         self._pieces.append(text)
         self._begins.append(self.length)
+        self._counts.append(token_count)
         self.length += len(text)
         self.token_count = token_count
 
@@ -56,15 +58,12 @@ class LiveTurn:
     def finish(self, ending: Frame) -> None:
         """Note the stored end, and let go of the text."""
         self.ending = ending
-        self._pieces, self._begins = [], []
+        self._pieces, self._begins, self._counts = [], [], []
         self._last_read = (0, 0, [])
 
     def text(self) -> str:
         """Join the reply so far."""
-        if len(self._pieces) > 1:
-            self._pieces = ["".join(self._pieces)]
-            self._begins = [0]
-        return self._pieces[0] if self._pieces else ""
+        return "".join(self._pieces)
 
     def tokens_after(self, offset: int) -> list[Frame]:
         """Encode what follows an offset, a bounded part of it at once.
@@ -75,11 +74,18 @@ class LiveTurn:
         if not frames or begin != offset or length != self.length:
             text = self._read(offset)
             end = offset + len(text)
-            # A reader that is behind hears of its share of the count.
-            count = self.token_count * end // self.length
-            frames = token_frames(Cursor(self.turn, self.attempt, end), text, count)
+            frames = token_frames(
+                Cursor(self.turn, self.attempt, end),
+                text,
+                self._count_at(end),
+                since=self._count_at(offset),
+            )
             self._last_read = (offset, self.length, frames)
         return frames
+
+    def _count_at(self, offset: int) -> int:
+        """Count up to the piece that the character before an offset belongs to."""
+        return self._counts[bisect_right(self._begins, offset - 1) - 1] if offset else 0
 
     def _read(self, offset: int) -> str:
         first = bisect_right(self._begins, offset) - 1

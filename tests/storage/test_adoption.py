@@ -188,7 +188,19 @@ def test_a_message_of_null_is_an_empty_one(original: Original) -> None:
     original.adopt()
     assert [message.content for message in original.page().messages] == ["", ""]
     assert original.log()[0]["user_message"]["content"] == ""
-    assert original.ask(None, replaces=1).user_message.content == ""
+    with pytest.raises(Refusal, match="blank"):
+        original.ask(None, replaces=1)
+
+
+@pytest.mark.parametrize("blank", ["", "   ", "\n"])
+def test_a_blank_question_is_shown_and_is_no_context(original: Original, blank: str) -> None:
+    original.said("user", blank)
+    original.said("assistant")
+    original.said("user")
+    original.said("assistant")
+    original.adopt()
+    assert original.page().total_count == 4
+    assert original.read(turns.context("s1", 3, most=10)) == [Exchange("u2", "a3")]
 
 
 @pytest.mark.parametrize(
