@@ -3,13 +3,13 @@
 import asyncio
 import json
 import logging
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, cast
 
 import httpx
 
+from llm.accumulated import without_accumulated
 from llm.client import (
     Ending,
     FinishReason,
@@ -41,10 +41,6 @@ _decode = json.JSONDecoder().decode
 _JSON = {"Content-Type": "application/json"}
 _REFUSAL_BYTES, _REFUSAL_S = 4096, 1.0
 _HEALTH_BYTES = 64 * 1024
-
-_AFTER_CONTENT = b'", "accumulated": "'
-_AFTER_ACCUMULATED = b'", "token_count": '
-_UNESCAPED_QUOTE = re.compile(rb'"(?<!\\")')
 
 
 class Midm:
@@ -271,33 +267,6 @@ class _Reply:
 
     def _finish_reason(self, count: int) -> FinishReason:
         return "length" if count >= self._max_new_tokens else "stop"
-
-
-def without_accumulated(event: bytes) -> bytes:
-    r"""Cut the text so far out of a `chunk` event, unread; return any other event as it is.
-
-    >>> without_accumulated(
-    ...     b'{"type": "chunk", "content": "b", "accumulated": "ab", "token_count": 2}')
-    b'{"type": "chunk", "content": "b", "token_count": 2}'
-
-    Every event repeats the whole reply, so reading it would cost the square of the reply's
-    length. The cut is exact: what remains of a JSON object is the same object without one member
-    `accumulated`. For inside a JSON string a quote always follows a backslash, and after the end
-    of a string no letter can follow. So the quotes of `accumulated` and `token_count` in the
-    patterns, which follow a space and precede a letter, can only begin a name; and what lies
-    between the two is one string unless a quote in it begins another, which no backslash precedes.
-    """
-    start = event.find(_AFTER_CONTENT)
-    inside = start + len(_AFTER_CONTENT)
-    end = event.rfind(_AFTER_ACCUMULATED, inside)
-    if start < 0 or end < 0 or _has_unescaped_quote(event, inside, end):
-        return event
-    return event[: start + 1] + event[end + 1 :]
-
-
-def _has_unescaped_quote(data: bytes, start: int, end: int) -> bool:
-    # Most text has no quote at all, and find() tells so twenty times faster than the pattern.
-    return data.find(b'"', start, end) >= 0 and bool(_UNESCAPED_QUOTE.search(data, start, end))
 
 
 def _parse(data: bytes) -> object:

@@ -231,10 +231,9 @@ class Help(ServerFrame):
 
 
 def token_frame(cursor: Cursor, content: str, token_count: int) -> Frame:
-    """Encode a `token` event, exactly as `Token(...).frame()` would, at a tenth of the cost.
+    """Encode a `token` event, exactly as `Token(...).frame()` would, at a third of the cost.
 
-    Every token passes here; building and dumping a model for each is the dearest step of its
-    way (see `tests/bench`).
+    Every token passes here: 0.9 µs instead of 3.3, on CPython 3.11.
     """
     turn, attempt, offset = cursor
     # `json.dumps` with these arguments is one call of C: the same escapes as pydantic's.

@@ -1,4 +1,4 @@
-"""The README documents every setting, with the default that the code has."""
+"""The README documents every setting, and names only tests that exist."""
 
 import re
 from pathlib import Path

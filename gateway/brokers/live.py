@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 
-from protocol.cursor import END, Cursor
+from protocol.cursor import Cursor
 from protocol.server_frames import MAX_EVENT_CHARS, Frame, Queued, Start, TurnStatus, token_frames
 
 _MAX_CHARS_PER_READ = 4 * MAX_EVENT_CHARS
@@ -34,11 +34,6 @@ class LiveTurn:
     def status(self) -> TurnStatus:
         """`queued` while the turn waits for the model."""
         return "queued" if self.position else "running"
-
-    @property
-    def end_cursor(self) -> Cursor:
-        """The place behind the whole turn."""
-        return Cursor(self.turn, self.attempt, END)
 
     def append(self, text: str, token_count: int) -> None:
         """Let the reply grow; `token_count` is the model server's count after this piece."""

@@ -18,6 +18,7 @@ from anyio.abc import SocketStream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm.accumulated import without_accumulated
 from llm.client import (
     Driver,
     Ending,
@@ -32,7 +33,7 @@ from llm.client import (
     UpstreamUnavailable,
     Usage,
 )
-from llm.midm import Midm, without_accumulated
+from llm.midm import Midm
 from tests.llm.scripted import HEALTH, USAGE, Call, ScriptedModel, event, listening
 
 QUESTION = (PromptMessage("user", "안녕하세요!"),)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gateway.brokers.live import LiveTurn
-from protocol.cursor import Cursor
+from protocol.cursor import END, Cursor
 from protocol.server_frames import Frame, Start, UserMessage
 
 
@@ -122,7 +122,7 @@ def test_its_place_in_the_queue_comes_and_goes() -> None:
 def test_at_its_end_the_text_is_let_go() -> None:
     turn = filled("one")
     turn.tokens_after(0)
-    ending = Frame("complete", turn.end_cursor, "{}")
+    ending = Frame("complete", Cursor(1, 1, END), "{}")
     turn.finish(ending)
     assert turn.ending is ending
     assert turn.length == 3, "readers need it to know whether they have seen all"
