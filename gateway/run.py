@@ -90,8 +90,10 @@ class Stopwatch:
     def timing(self) -> Timing:
         """Tell the times so far, in milliseconds."""
         now = time.monotonic()
-        admitted = self._admitted or now
-        first_text = self._first_text and round((self._first_text - admitted) * 1000)
+        admitted = now if self._admitted is None else self._admitted
+        first_text = None
+        if self._first_text is not None:
+            first_text = round((self._first_text - admitted) * 1000)
         return Timing(
             queue_ms=round((admitted - self._begun) * 1000),
             first_token_ms=first_text,
@@ -226,8 +228,7 @@ class Run:
 
     def _store_aside(self, text: str) -> None:
         """Checkpoint without waiting; a failure is made up for by the next one, or the end."""
-        stored = self._database.submit(turns.checkpoint(self.turn, text))
-        stored.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._database.submit(turns.checkpoint(self.turn, text))
 
     def _judge(self, ending: Ending | None, error: Exception | None) -> None:
         if ending is not None:

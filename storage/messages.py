@@ -58,7 +58,7 @@ _FIND = select(message_order.c.turn, message_order.c.position).where(
     message_order.c.message_id == bindparam("of_message"),
 )
 _REPLY_OF = (
-    select(messages, turns.c.finish_reason, turns.c.ending)
+    select(messages, turns.c.finish_reason)
     .select_from(turns)
     .join(messages, messages.c.message_id == turns.c.reply_message_id)
     .where(turns.c.session_id == bindparam("of_session"), turns.c.turn == bindparam("of_turn"))
