@@ -5,14 +5,12 @@ import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import Any, cast
+from typing import cast
 
 import httpx
 
-from llm.accumulated import without_accumulated
 from llm.client import (
     Ending,
-    FinishReason,
     Generation,
     Patience,
     PromptMessage,
@@ -23,11 +21,11 @@ from llm.client import (
     UpstreamStalled,
     UpstreamTimeout,
     UpstreamUnavailable,
-    Usage,
 )
+from llm.midm_reply import Reply, parse
 from llm.transport import DirectTransport
 from protocol import sse
-from protocol.text import Storable, storable
+from protocol.text import storable
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +35,6 @@ _HEADERS = {
     "Accept-Encoding": "identity",  # a compressed stream waits for its compressor
     "User-Agent": "midm-chat-gateway",
 }
-_decode = json.JSONDecoder().decode
 _JSON = {"Content-Type": "application/json"}
 _REFUSAL_BYTES, _REFUSAL_S = 4096, 1.0
 _HEALTH_BYTES = 64 * 1024
@@ -46,10 +43,10 @@ _HEALTH_BYTES = 64 * 1024
 class Midm:
     """The model server of midm at `base_url`, an http(s) address with or without a path.
 
-    Each call has a connection of its own, unless `transport` has it otherwise. Cancelling a call
-    closes its connection before the cancellation goes on. `max_reply_chars` bounds a reply in
-    Unicode code points; what came before it was exceeded has been said. The clock of
-    `patience.first_token_s` starts with the call, connecting included.
+    Each call has a connection of its own. Cancelling a call closes its connection before the
+    cancellation goes on. `max_reply_chars` bounds a reply in Unicode code points; what came before
+    it was exceeded has been said. The clock of `patience.first_token_s` starts with the call,
+    connecting included; that of `patience.silence_s` is at most a tenth late.
 
     Both calls raise ValueError for a prompt or settings that are known to freeze or confuse the
     server (no message, blank user text, nothing to generate, sampling at temperature zero …): who
@@ -62,7 +59,6 @@ class Midm:
         *,
         patience: Patience = Patience(),  # noqa: B008 - frozen
         max_reply_chars: int = 1_000_000,
-        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._patience = patience
         self._max_reply_chars = max_reply_chars
@@ -72,7 +68,7 @@ class Midm:
             base_url=server_url(base_url),
             headers=_HEADERS,
             timeout=httpx.Timeout(None, connect=patience.connect_s),
-            transport=transport or DirectTransport(),
+            transport=DirectTransport(),
             trust_env=False,
         )
 
@@ -109,7 +105,7 @@ class Midm:
         async with self._call("/chat", limit=limit, body=body) as response:
             await _require_ok(response)
             answer = await _read(response, self._max_event_bytes)
-        return self._reply(say, generation).hear_whole(_parse(answer))
+        return self._reply(say, generation).hear_whole(parse(answer))
 
     async def healthy(self, *, timeout_s: float = 2.0) -> bool:
         """Whether the server says that its model is loaded.
@@ -122,7 +118,7 @@ class Midm:
         async with self._call("/health", limit=limit) as response:
             if response.status_code != httpx.codes.OK:
                 return False
-            health = _parse(await _read(response, _HEALTH_BYTES))
+            health = parse(await _read(response, _HEALTH_BYTES))
         # `status` is the constant "healthy"; only this field knows.
         return isinstance(health, dict) and health.get("model_loaded") is True
 
@@ -130,22 +126,21 @@ class Midm:
         """Close every connection that is left; calls under way fail as `UpstreamUnavailable`."""
         await self._client.aclose()
 
-    def _reply(self, say: Say, generation: Generation) -> "_Reply":
-        return _Reply(
-            say, max_new_tokens=generation.max_new_tokens, max_chars=self._max_reply_chars
-        )
+    def _reply(self, say: Say, generation: Generation) -> Reply:
+        return Reply(say, max_new_tokens=generation.max_new_tokens, max_chars=self._max_reply_chars)
 
-    async def _listen(
-        self, response: httpx.Response, *, reply: "_Reply", limit: "_Limit"
-    ) -> Ending:
+    async def _listen(self, response: httpx.Response, *, reply: Reply, limit: "_Limit") -> Ending:
         decoder = sse.Decoder(max_event_bytes=self._max_event_bytes)
-        async with aclosing(_arriving(response)) as arriving:
-            async for data in arriving:
-                if reply.hear(decoder.feed(data)):
-                    limit.move(self._patience.silence_s, UpstreamStalled)
-                if reply.ending is not None:
-                    return reply.ending
-        raise UpstreamFailed("the stream ended without an end of the reply")
+
+        def hear(data: bytes) -> bool:
+            if reply.hear(decoder.feed(data)):
+                limit.move(self._patience.silence_s, UpstreamStalled)
+            return reply.ending is None
+
+        await response.extensions["listen"](hear)
+        if reply.ending is None:
+            raise UpstreamFailed("the stream ended without an end of the reply")
+        return reply.ending
 
     def _request(self, path: str, body: bytes | None) -> httpx.Request:
         if body is None:
@@ -186,107 +181,18 @@ class _Limit:
         self.error = error
         self.timer = asyncio.timeout(seconds)
         self._time = asyncio.get_running_loop().time
+        self._moves_at = 0.0
 
     def move(self, seconds: float, error: type[UpstreamError]) -> None:
+        """Begin to count anew; the limit is reached a tenth too late at most."""
+        # Setting a timer for every token would cost as much as reading it does.
+        now = self._time()
+        if now < self._moves_at and self.error is error:
+            return
         self.seconds = seconds
         self.error = error
-        self.timer.reschedule(self._time() + seconds)
-
-
-class _Reply:
-    """One reply as it is heard; says its text, and knows how it ended."""
-
-    def __init__(self, say: Say, *, max_new_tokens: int, max_chars: int) -> None:
-        self.ending: Ending | None = None
-        self.ignored = 0
-        self._say = say
-        self._max_new_tokens = max_new_tokens
-        self._chars_left = max_chars
-        self._pieces = 0
-        self._text = Storable()
-
-    def hear(self, events: list[bytes]) -> bool:
-        """Take the next events, up to the end of the reply; return whether text was among them."""
-        heard = False
-        for event in events:
-            heard = self._hear(event) or heard
-            if self.ending is not None:
-                break
-        return heard
-
-    def _hear(self, data: bytes) -> bool:
-        event = _parse(without_accumulated(data))
-        if not isinstance(event, dict):
-            self.ignored += data != b"[DONE]"
-            return False
-        match event.get("type"):
-            case "chunk" if isinstance(content := event.get("content"), str):
-                return self._hear_piece(content, event.get("token_count"))
-            case "complete":
-                self._end(event.get("total_tokens"))
-            case "error":
-                logger.debug("the model server reports: %r", event.get("message"))
-                raise UpstreamFailed("the model server reports an error")
-            case kind:
-                self.ignored += kind != "start"
-        return False
-
-    def _hear_piece(self, content: str, count: Any) -> bool:
-        if not content:
-            return False
-        self._pieces = count if _is_count(count) else self._pieces + 1
-        self._tell(self._text.feed(content))
-        return True
-
-    def _end(self, total: Any) -> None:
-        self._tell(self._text.flush())
-        if _is_count(total):
-            self._pieces = total
-        self.ending = Ending(self._finish_reason(self._pieces), self._pieces)
-
-    def hear_whole(self, answer: object) -> Ending:
-        """Take the answer of `/chat`."""
-        match answer:
-            case {"response": str(response), **rest}:
-                usage = _usage(rest.get("usage"))
-            case _:
-                raise UpstreamFailed("the model server's answer holds no response")
-        self._pieces = 1 if response else 0
-        self._tell(storable(response))
-        reason = self._finish_reason(usage.completion_tokens if usage else 0)
-        return Ending(reason, self._pieces, usage)
-
-    def _tell(self, text: str) -> None:
-        """Say the text, as much of it as is allowed."""
-        told = text[: self._chars_left]
-        self._chars_left -= len(told)
-        if told:
-            self._say(told, self._pieces)
-        if len(told) < len(text):
-            raise ReplyTooLong("the reply is longer than allowed")
-
-    def _finish_reason(self, count: int) -> FinishReason:
-        return "length" if count >= self._max_new_tokens else "stop"
-
-
-def _parse(data: bytes) -> object:
-    """Parse JSON; return None for what is none, as JSON's own null is nothing to us either."""
-    try:
-        return _decode(data.decode())
-    except (ValueError, RecursionError):
-        return None
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0  # bool is an int, too
-
-
-def _usage(found: Any) -> Usage | None:
-    match found:
-        case {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}:
-            if all(map(_is_count, (prompt, completion, total))):
-                return Usage(prompt, completion, total)
-    return None
+        self._moves_at = now + seconds / 10
+        self.timer.reschedule(self._moves_at + seconds)
 
 
 def _body(messages: Sequence[PromptMessage], generation: Generation) -> bytes:

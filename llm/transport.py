@@ -5,10 +5,14 @@ import functools
 import ssl
 import warnings
 import weakref
+from collections.abc import Callable
 from typing import cast
 
 import httptools
 import httpx
+
+Hear = Callable[[bytes], bool]
+"""Takes the next bytes of a body, at once and without waiting; tells whether it wants more."""
 
 DEFAULT_MAX_BUFFERED_BYTES = 256 * 1024
 DEFAULT_MAX_HEAD_BYTES = 64 * 1024
@@ -31,6 +35,11 @@ class DirectTransport(httpx.AsyncBaseTransport):
     it arrives: each step of its stream yields all bytes since the last one, and at most
     `max_buffered_bytes` and one read of the socket wait for a slow reader. Closing a response, or
     cancelling any wait, aborts the connection at once.
+
+    The response extension `listen` reads the body in another way: `await listen(hear)` hands it to
+    a `Hear` in the very step that receives it, all that one read of the socket brought at once, and
+    returns when that wants no more or the body is over. It raises what `hear` raises. A reader that
+    is a task would be woken for every token, which costs more than all else that is done with it.
 
     Raises the errors of httpx: ConnectError (refused, no such name, TLS), ConnectTimeout,
     WriteError, ReadError (reset), and RemoteProtocolError for what is not HTTP, ends early, or
@@ -65,7 +74,12 @@ class DirectTransport(httpx.AsyncBaseTransport):
         await self._connect(exchange, request)
         exchange.send(message)
         await exchange.head()
-        return httpx.Response(exchange.status, headers=exchange.headers, stream=_Body(exchange))
+        return httpx.Response(
+            exchange.status,
+            headers=exchange.headers,
+            stream=_Body(exchange),
+            extensions={"listen": exchange.listen},
+        )
 
     async def aclose(self) -> None:
         """Abort every connection; whoever waits for one gets a ReadError.
@@ -102,8 +116,8 @@ class DirectTransport(httpx.AsyncBaseTransport):
 class _Exchange(asyncio.Protocol):
     """One request and its response on one connection.
 
-    What arrives is judged in callbacks, which never wait; `head()` and `read()` wait for the
-    state those leave behind. One task at a time may wait.
+    What arrives is judged in callbacks, which never wait; `head()`, `read()` and `listen()` wait
+    for the state those leave behind. One task at a time may wait.
     """
 
     def __init__(
@@ -128,6 +142,8 @@ class _Exchange(asyncio.Protocol):
         self._framed = False
         self._head_complete = False
         self._complete = False
+        self._hear: Hear | None = None
+        self._raised: Exception | None = None
 
     # What the caller asks
 
@@ -144,17 +160,32 @@ class _Exchange(asyncio.Protocol):
         """Return what has arrived since the last read; wait for it if need be; b"" at the end."""
         while not self._parts and not self._complete:
             await self._change()
-        data = b"".join(self._parts)
-        self._parts.clear()
-        self._buffered_bytes = 0
-        if self._paused and self._transport is not None and not self._transport.is_closing():
-            self._paused = False
-            self._transport.resume_reading()
+        data = self._take()
+        self._resume()
         return data
+
+    async def listen(self, hear: Hear) -> None:
+        """Hand what has arrived, and what arrives from now on, to `hear`, until it is content."""
+        self._hear = hear
+        self._deliver()
+        self._resume()
+        while self._hear is not None and not self._complete:
+            await self._change()
+        if self._raised is not None:
+            raise self._raised
 
     def abort(self) -> None:
         """Close the connection at once, without sending what is left to send."""
         self._fail(httpx.ReadError("the connection was closed on this side"))
+
+    def _take(self) -> bytes:
+        parts, self._parts, self._buffered_bytes = self._parts, [], 0
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _resume(self) -> None:
+        if self._paused and self._transport is not None and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()
 
     async def _change(self) -> None:
         if self._error is not None:
@@ -191,7 +222,21 @@ class _Exchange(asyncio.Protocol):
             self._fail(httpx.RemoteProtocolError(f"not HTTP: {exc}"))
         if self._bytes_without_body > self._max_head_bytes:
             self._fail(httpx.RemoteProtocolError("too much without a byte of the body"))
-        self._wake()
+        if self._hear is None:
+            self._wake()
+        else:
+            self._deliver()
+
+    def _deliver(self) -> None:
+        if self._hear is None or not self._parts:
+            return
+        try:
+            wants_more = self._hear(self._take())
+        except Exception as raised:  # it belongs to whoever listens
+            self._raised, wants_more = raised, False
+        if not wants_more:
+            self._hear = None
+            self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None:

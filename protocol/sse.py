@@ -61,10 +61,9 @@ class Decoder:
     def _is_one_event(self, data: bytes) -> bool:
         # Nearly all that midm sends: one HTTP chunk, one event, one line. Worth a way of its own.
         return (
-            data.startswith(b"data: ")
+            data.endswith(b"}\n\n")
             and data.find(b"\n") == len(data) - 2
-            and data.endswith(b"\n\n")
-            and not data.endswith(b"\r\n\n")
+            and data.startswith(b"data: ")
             and not self._line
             and self._data is None
             and len(data) - 2 <= self._limit

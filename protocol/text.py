@@ -40,6 +40,8 @@ class Storable:
 
     def feed(self, piece: str) -> str:
         """Take the next piece; return what of the text so far can enter the log."""
+        if not self._held and piece.isprintable():
+            return piece  # nearly every piece: neither a surrogate nor NUL is printable
         piece = self._held + piece
         self._held = ""
         if piece and "\ud800" <= piece[-1] <= "\udbff":

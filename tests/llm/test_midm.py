@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import json
 import logging
 import socket
 import sys
@@ -15,10 +14,7 @@ import anyio
 import httpx
 import pytest
 from anyio.abc import SocketStream
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from llm.accumulated import without_accumulated
 from llm.client import (
     Driver,
     Ending,
@@ -56,11 +52,14 @@ class Asked:
     ending: Ending | None = None
     error: UpstreamError | None = None
     over: anyio.Event = field(default_factory=anyio.Event)
-    heard: anyio.Event = field(default_factory=anyio.Event)
+    _heard: asyncio.Queue[tuple[str, int]] = field(default_factory=asyncio.Queue)
 
     def say(self, text: str, count: int) -> None:
         self.said.append((text, count))
-        self.heard.set()
+        self._heard.put_nowait((text, count))
+
+    async def next(self) -> tuple[str, int]:
+        return await self._heard.get()
 
     @property
     def text(self) -> str:
@@ -84,6 +83,11 @@ async def driver(url: str, **options: Any) -> AsyncIterator[Midm]:
         await midm.aclose()
 
 
+def piece(content: str, count: int) -> bytes:
+    fields = {"content": content, "accumulated": "", "token_count": count}
+    return event({"type": "chunk", **fields})
+
+
 @asynccontextmanager
 async def asking(
     model: ScriptedModel,
@@ -104,15 +108,38 @@ async def asking(
 # A reply that ends well
 
 
-async def test_a_reply_is_said_piece_by_piece_as_it_arrives(model: ScriptedModel) -> None:
+async def test_a_reply_is_said_as_it_arrives(model: ScriptedModel) -> None:
+    async with asking(model) as (asked, call):
+        for count, piece in enumerate(("안녕하세요! ", "저는 ", "\n", " "), 1):
+            await call.say(piece)
+            assert await asked.next() == (piece, count)
+        await call.complete()
+    assert asked.ending == Ending("stop", total_pieces=4)
+
+
+async def test_what_arrives_together_is_said_together(model: ScriptedModel) -> None:
     async with asking(model) as (asked, call):
         await call.say("안녕하세요! ")
-        await asked.heard.wait()
-        assert asked.said == [("안녕하세요! ", 1)]
-        await call.say("저는 ", "\n", " ", "믿음입니다.")
+        assert await asked.next() == ("안녕하세요! ", 1)
+        together = ("저는 ", 2), ("믿음입니다.", 3)
+        await call.raw(b"".join(piece(content, count) for content, count in together))
+        assert await asked.next() == ("저는 믿음입니다.", 3)
         await call.complete()
-    assert asked.said[1:] == [("저는 ", 2), ("\n", 3), (" ", 4), ("믿음입니다.", 5)]
-    assert asked.ending == Ending("stop", total_pieces=5)
+
+
+async def test_what_arrives_with_the_end_is_said_before_it(model: ScriptedModel) -> None:
+    async with asking(model) as (asked, call):
+        complete = event({"type": "complete", "full_response": "끝", "total_tokens": 1})
+        await call.raw(piece("끝", 1) + complete)
+    assert asked.said == [("끝", 1)]
+    assert asked.ending == Ending("stop", total_pieces=1)
+
+
+async def test_what_arrives_with_an_error_is_said_before_it(model: ScriptedModel) -> None:
+    async with asking(model) as (asked, call):
+        await call.raw(piece("끝", 1) + event({"type": "error", "message": "CUDA"}))
+    assert asked.said == [("끝", 1)]
+    assert isinstance(asked.error, UpstreamFailed)
 
 
 async def test_the_request_is_what_midm_takes(model: ScriptedModel) -> None:
@@ -182,7 +209,7 @@ async def test_text_is_storable_across_pieces(model: ScriptedModel) -> None:
             fields = f'"content": "{content}", "accumulated": "", "token_count": {count}'
             await call.raw(f'data: {{"type": "chunk", {fields}}}\n\n'.encode())
         await call.complete()
-    assert asked.said == [("a", 1), ("😀b\ufffd", 2), ("\ufffd", 3), ("\ufffd", 4)]
+    assert asked.text == "a😀b\ufffd\ufffd\ufffd"
 
 
 async def test_events_that_make_no_sense_are_ignored_and_mentioned_once(
@@ -224,66 +251,6 @@ def test_midm_is_a_driver() -> None:
     assert checked_by_mypy
 
 
-# What is read, and what is not
-
-TRICKY = ['"', "\\", '", "accumulated": "', '", "token_count": 7}', '{"type": "chunk", ', "\u2028"]
-texts = st.lists(st.sampled_from(TRICKY) | st.text(max_size=5)).map("".join)
-
-
-@settings(deadline=None)
-@given(texts, texts, st.integers(), st.booleans())
-def test_nothing_but_the_text_so_far_is_cut_out(
-    content: str, accumulated: str, count: int, ascii_only: bool
-) -> None:
-    whole = {
-        "type": "chunk",
-        "content": content,
-        "accumulated": accumulated,
-        "token_count": count,
-    }
-    data = json.dumps(whole, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
-    rest = json.loads(without_accumulated(data))
-    assert {**rest, "accumulated": accumulated} == whole
-
-
-values = st.recursive(
-    texts | st.integers() | st.booleans() | st.none(),
-    lambda inner: st.lists(inner) | st.dictionaries(texts | st.just("accumulated"), inner),
-)
-members = st.tuples(
-    st.sampled_from(["type", "content", "accumulated", "token_count", "x"]),
-    values | st.sampled_from(["chunk", {"accumulated": "a", "token_count": 1}]),
-)
-
-
-@settings(deadline=None)
-@given(st.lists(members), st.sampled_from([(", ", ": "), (",", ":"), (" , ", " : ")]))
-def test_any_other_object_is_read_as_json_reads_it(
-    more: list[tuple[str, Any]], separators: tuple[str, str]
-) -> None:
-    comma, colon = separators
-    pairs = [("content", "a"), ("accumulated", "b"), *more, ("token_count", 3)]
-    written = [json.dumps(k) + colon + json.dumps(v, separators=separators) for k, v in pairs]
-    data = ('{"type": "chunk", ' + comma.join(written) + "}").encode()
-    assert _less_accumulated(json.loads(without_accumulated(data))) == _less_accumulated(
-        json.loads(data)
-    )
-
-
-def _less_accumulated(value: Any) -> Any:
-    """The value without any member `accumulated`: which of several is cut out is no matter."""
-    if isinstance(value, list):
-        return [_less_accumulated(inner) for inner in value]
-    if isinstance(value, dict):
-        return {k: _less_accumulated(v) for k, v in value.items() if k != "accumulated"}
-    return value
-
-
-def test_the_text_so_far_is_not_even_decoded() -> None:
-    head, tail = b'{"type": "chunk", "content": "a"', b', "token_count": 1}'
-    assert without_accumulated(head + b', "accumulated": "\xff"' + tail) == head + tail
-
-
 # A reply that does not
 
 
@@ -318,7 +285,7 @@ async def test_an_end_without_complete_is_a_failure(model: ScriptedModel) -> Non
 async def test_a_broken_connection_keeps_what_was_said(model: ScriptedModel, how: str) -> None:
     async with asking(model) as (asked, call):
         await call.say("반 ")
-        await asked.heard.wait()
+        await asked.next()
         await getattr(call, how)()
     assert type(asked.error) is UpstreamUnavailable
     assert asked.text == "반 "
@@ -451,7 +418,7 @@ async def test_silence_after_a_piece(
     patience = Patience(first_token_s=60, silence_s=0.1)
     async with asking(model, patience=patience) as (asked, call):
         await call.say("말하다가 ")
-        await asked.heard.wait()
+        await asked.next()
         if silence is not _headers:
             await silence(call)
         await call.closed()
@@ -542,7 +509,7 @@ async def test_cancelling_closes_the_connection(model: ScriptedModel, how: str, 
             if stage == "mid body":
                 await call.say("하던 ")
             if how == "stream" and stage == "mid body":
-                await asked.heard.wait()
+                await asked.next()
             tasks.cancel_scope.cancel()
         await call.closed()
     assert not asked.over.is_set()
