@@ -35,6 +35,13 @@ class Reader:
         self._turn: LiveTurn | None = None
         self._told_queued: Frame | None = None
         self._told_notices = 0
+        self._told_asides = 0
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether there is certainly nothing more to read before the next ring."""
+        turn = self._turn
+        return turn is not None and turn.ending is None and self.cursor.offset == turn.length
 
     async def read(self) -> list[Frame]:
         """Read what follows the cursor now, a bounded part of it; nothing if nothing does.
@@ -53,6 +60,15 @@ class Reader:
 
     def read_live(self) -> list[Frame] | None:
         """Read from memory alone; None where only storage can tell what comes next."""
+        turn = self._turn
+        if turn and turn.newest == self.cursor.offset and turn.asides == self._told_asides:
+            # The piece that rang, after all the others: all that most readers ever read.
+            frames = turn.tokens_after(turn.newest)
+            self.cursor = frames[-1].cursor or self.cursor
+            return frames
+        return self._read_live()
+
+    def _read_live(self) -> list[Frame] | None:
         if self._channel.deleted:
             raise Refusal(ErrorCode.SESSION_NOT_FOUND)
         frames: list[Frame] = []
@@ -90,6 +106,7 @@ class Reader:
 
     def _asides(self, turn: LiveTurn) -> list[Frame]:
         """What there is to tell of a turn that is not part of the log."""
+        self._told_asides = turn.asides
         asides = turn.notices[self._told_notices :]
         self._told_notices += len(asides)
         if turn.queued is not None and turn.queued is not self._told_queued:

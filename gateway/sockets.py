@@ -8,13 +8,17 @@ from ending. What is overridden here is private to uvicorn; `tests/gateway/test_
 
 import asyncio
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, cast
 
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame
+from websockets.http11 import Request
+from websockets.protocol import State
 
 from gateway.listening import PeerLimits
 from protocol.errors import CloseCode
@@ -24,6 +28,7 @@ _HEAD_TOO_LARGE = (
     b"content-length: 0\r\nconnection: close\r\n\r\n"
 )
 _DEFAULT = PeerLimits()
+_EXTENSION = "midm.socket"
 
 
 class ChatHttp(HttpToolsProtocol):
@@ -141,6 +146,25 @@ class ChatSocket(WebSocketsSansIOProtocol):
         )
         super().connection_made(cast(asyncio.Transport, self._peer))
 
+    def handle_connect(self, event: Request) -> None:
+        """Let the application find this connection beside the callables of ASGI."""
+        super().handle_connect(event)
+        if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+            cast("dict[str, Any]", self.scope["extensions"])[_EXTENSION] = self
+
+    def takes_more(self) -> bool:
+        """Whether a message can be written in this very step: neither too early nor too late."""
+        over = self.disconnected or self.close_sent or self.transport.is_closing()
+        return not over and self.writable.is_set() and self.conn.state is State.OPEN
+
+    def write(self, message: bytes) -> None:
+        """Write a whole message, as it goes on the wire, to a peer that `takes_more`.
+
+        What `send` does beside it, waiting and a state machine that writes the same bytes, costs
+        as much as all else that happens to a token.
+        """
+        self.transport.write(message)
+
     def data_received(self, data: bytes) -> None:
         """Take the next bytes; first of all a whole head, with which HTTP was content."""
         super().data_received(data)
@@ -229,6 +253,12 @@ class ChatSocket(WebSocketsSansIOProtocol):
         self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
 
 
+def socket_of(scope: Scope) -> ChatSocket | None:
+    """Find the connection behind a WebSocket; None where it has no socket, as in some tests."""
+    found: ChatSocket | None = scope.get("extensions", {}).get(_EXTENSION)
+    return found
+
+
 class BoundedTransport:
     """A transport that waits for a peer that reads, however slowly, and for no other.
 
@@ -250,6 +280,10 @@ class BoundedTransport:
         self._close_s = close_s
         self._reading = _Limit(loop)
         self._closing = _Limit(loop)
+
+        # Not left to `__getattr__`, which is slow: these are used for every token.
+        self.write = inner.write
+        self.is_closing = inner.is_closing
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)

@@ -1,20 +1,18 @@
 """One WebSocket: frames in, one function called for each, frames out."""
 
-import asyncio
 import logging
 from collections import deque
-from contextlib import suppress
 from uuid import uuid4
 
-import anyio
-from anyio.abc import TaskGroup
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from gateway.conversation import Reader, heard
+from gateway.conversation import Reader
+from gateway.errand import Errand
 from gateway.errors import as_refusal
 from gateway.greeting import farewell, greet
 from gateway.house import House, house_of
+from gateway.sender import Sender, close_code
 from gateway.turns import Ask
 from protocol.client_frames import (
     HELP,
@@ -28,7 +26,7 @@ from protocol.client_frames import (
     Regenerate,
     parse_client_frame,
 )
-from protocol.errors import CloseCode, ErrorCode, Refusal
+from protocol.errors import CloseCode, Refusal
 from protocol.server_frames import (
     PROTOCOL,
     Error,
@@ -36,7 +34,6 @@ from protocol.server_frames import (
     History,
     Pong,
     ServerFrame,
-    ServerPing,
 )
 from storage import log as stored_log
 from storage import messages, sessions
@@ -45,7 +42,6 @@ from storage.log import Joined
 log = logging.getLogger(__name__)
 
 MAX_INBOX_FRAMES = 256
-MAX_OUTBOX_FRAMES = 64
 MAX_BAD_FRAMES = 10
 """So many invalid frames in a row, and the socket is closed: the peer is not one of ours."""
 
@@ -78,8 +74,8 @@ class Connection:
     """What one client's socket is doing now.
 
     The receiving task never waits for anything but the socket: an unread frame would keep pongs
-    from being read. One task sends, so that replies and events keep their order; one more, while
-    there are frames to answer, answers them in turn.
+    from being read. While there are frames to answer, another answers them in turn; while there is
+    something to send that has to wait, one of the sender's sends it.
     """
 
     def __init__(self, socket: WebSocket, house: House) -> None:
@@ -88,17 +84,14 @@ class Connection:
         self._session_id = socket.query_params.get("session_id") or ""
         self._reader: Reader | None = None
         self._inbox: deque[str] = deque()
-        self._outbox: deque[str] = deque()
-        self._news = asyncio.Event()
-        self._sent = asyncio.Event()
+        self._sender = Sender(socket, heartbeat_s=house.settings.heartbeat_s)
+        self._answers = Errand(self._answer_all)
         self._answering = False
         self._bad_frames = 0
-        self._closing: CloseCode | None = None
 
     def say(self, frame: ServerFrame) -> None:
         """Send a frame as soon as the socket takes it."""
-        self._outbox.append(frame.frame().text)
-        self._news.set()
+        self._sender.say(frame)
 
     async def serve(self) -> None:
         """Greet the client, then send and receive until the socket is closed."""
@@ -108,7 +101,7 @@ class Connection:
             await self._turn_away(as_refusal(error))
             return
         broker, database = self._house.broker, self._house.database
-        with broker.watch(self._session_id, self._news.set) as channel:
+        with broker.watch(self._session_id, self._sender.ring) as channel:
             self._reader = Reader(
                 self._session_id, joined.cursor, channel=channel, database=database
             )
@@ -117,13 +110,13 @@ class Connection:
             if self._house.turns.draining:
                 # It came too late to be told with the others.
                 self.say(farewell())
+            self._sender.begin(self._reader)
             try:
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._send_all)
-                    await self._receive_all(tasks)
-                    tasks.cancel_scope.cancel()
+                await self._receive_all()
             finally:
                 self._house.connections.discard(self)
+                await self._answers.cancel()
+                await self._sender.end()
 
     async def _join(self) -> tuple[bool, Joined]:
         database = self._house.database
@@ -138,37 +131,31 @@ class Connection:
 
     async def _turn_away(self, refusal: Refusal) -> None:
         await self._socket.send_text(Error.of(refusal).frame().text)
-        await self._socket.close(_close_code(refusal))
+        await self._socket.close(close_code(refusal))
 
     # Receiving
 
-    async def _receive_all(self, tasks: TaskGroup) -> None:
+    async def _receive_all(self) -> None:
         while True:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
                 return
             text = message.get("text")
             if text is None:
-                self._close(CloseCode.BINARY)
+                self._sender.close(CloseCode.BINARY)
             elif len(self._inbox) >= MAX_INBOX_FRAMES:
-                self._close(CloseCode.RATE_LIMITED)
+                self._sender.close(CloseCode.RATE_LIMITED)
             else:
                 self._inbox.append(text)
                 if not self._answering:
                     self._answering = True
-                    tasks.start_soon(self._answer_all)
+                    self._answers.begin()
 
     async def _answer_all(self) -> None:
-        while self._inbox and self._closing is None:
-            await self._room_to_answer()
+        while self._inbox and not self._sender.closing:
+            await self._sender.room()
             await self._answer_one(self._inbox.popleft())
         self._answering = False
-
-    async def _room_to_answer(self) -> None:
-        """Wait while the client does not read what it asked for."""
-        while len(self._outbox) >= MAX_OUTBOX_FRAMES:
-            self._sent.clear()
-            await self._sent.wait()
 
     async def _answer_one(self, text: str) -> None:
         try:
@@ -186,7 +173,7 @@ class Connection:
         self.say(Error.of(refusal))
         self._bad_frames += 1
         if self._bad_frames >= MAX_BAD_FRAMES:
-            self._close(CloseCode.INVALID_FRAMES)
+            self._sender.close(CloseCode.INVALID_FRAMES)
 
     async def _answer(self, frame: ClientFrame) -> None:
         turns = self._house.turns
@@ -223,68 +210,3 @@ class Connection:
             next_before=page.next_before,
             request_id=frame.request_id,
         )
-
-    # Sending
-
-    def _close(self, code: CloseCode) -> None:
-        self._closing = self._closing or code
-        self._news.set()
-
-    async def _send_all(self) -> None:
-        """Send what is to be said, and what is new in the log, until the socket is closed."""
-        with suppress(WebSocketDisconnect):  # it may go away before it is closed, too
-            await self._socket.close(await self._send_on())
-
-    async def _send_on(self) -> CloseCode:
-        """Send until there is a reason to close the socket; return which."""
-        try:
-            while self._closing is None:
-                self._news.clear()
-                if not await self._send_new() and not await self._heard():
-                    self.say(ServerPing())
-            await self._send_answers()
-            return self._closing
-        except WebSocketDisconnect:
-            raise
-        except Exception as error:  # the log cannot be read any further: say so and close
-            return await self._give_up(as_refusal(error))
-
-    async def _send_new(self) -> bool:
-        assert self._reader is not None, "the greeting comes first"  # noqa: S101
-        answered = await self._send_answers()
-        frames = await self._reader.read()
-        # An `accepted` said meanwhile belongs before the `start` that may be among the frames.
-        answered = await self._send_answers() or answered
-        for frame in frames:
-            await self._socket.send_text(frame.text)
-        return answered or bool(frames)
-
-    async def _send_answers(self) -> bool:
-        """Send the answers that are due; those given meanwhile may tell of frames still to come."""
-        due = len(self._outbox)
-        for _ in range(due):
-            await self._socket.send_text(self._outbox.popleft())
-            self._sent.set()
-        return bool(due)
-
-    async def _heard(self) -> bool:
-        return await heard(self._news, self._house.settings.heartbeat_s)
-
-    async def _give_up(self, refusal: Refusal) -> CloseCode:
-        code = _close_code(refusal)
-        if code in (CloseCode.TRY_LATER, CloseCode.INTERNAL):
-            await self._socket.send_text(Error.of(refusal).frame().text)
-        return code
-
-
-def _close_code(refusal: Refusal) -> CloseCode:
-    """Say by the close code what a connection that cannot go on is to do next."""
-    match refusal.code:
-        case ErrorCode.SESSION_NOT_FOUND:
-            return CloseCode.SESSION_GONE
-        case ErrorCode.SHUTTING_DOWN:
-            return CloseCode.RESTART
-        case ErrorCode.INTERNAL:
-            return CloseCode.INTERNAL
-        case _:
-            return CloseCode.TRY_LATER

@@ -4,7 +4,8 @@ An event is a frame that belongs to the log; its `id` is the cursor behind it.
 """
 
 import json
-from typing import Any, Literal, NamedTuple, Self
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
@@ -16,6 +17,7 @@ from protocol.chat import (
 )
 from protocol.cursor import Cursor
 from protocol.errors import CATALOGUE, ErrorCode, Refusal
+from protocol.websocket import text_message
 
 PROTOCOL = "midm.chat.v1"
 MAX_EVENT_CHARS = 16_384
@@ -26,12 +28,21 @@ CompleteReason = Literal["stop", "length", "cancelled"]
 FinishReason = Literal["stop", "length", "cancelled", "error", "interrupted"]
 
 
-class Frame(NamedTuple):
+@dataclass(slots=True)
+class Frame:
     """A frame ready to be sent: what it is, its place in the log if it has one, its JSON."""
 
     type: str
     cursor: Cursor | None
     text: str
+    _message: bytes = field(default=b"", init=False, repr=False, compare=False)
+
+    @property
+    def message(self) -> bytes:
+        """Its JSON as a WebSocket message, written once for however many connections."""
+        if not self._message:
+            self._message = text_message(self.text)
+        return self._message
 
 
 def omitted_if_none() -> Any:

@@ -3,7 +3,15 @@
 from bisect import bisect_right
 
 from protocol.cursor import Cursor
-from protocol.server_frames import MAX_EVENT_CHARS, Frame, Queued, Start, TurnStatus, token_frames
+from protocol.server_frames import (
+    MAX_EVENT_CHARS,
+    Frame,
+    Queued,
+    Start,
+    TurnStatus,
+    token_frame,
+    token_frames,
+)
 
 _MAX_CHARS_PER_READ = 4 * MAX_EVENT_CHARS
 
@@ -20,10 +28,14 @@ class LiveTurn:
         self.attempt = start.attempt
         self.start = start.frame()
         self.length = 0
+        self.newest = -1
+        """Where the newest piece begins; -1 where there is none."""
         self.token_count = 0
         self.notices: list[Frame] = []
         self.queued: Frame | None = None
         self.position = 0
+        self.asides = 0
+        """How often something was told of it beside its text."""
         self.ending: Frame | None = None
         self._pieces: list[str] = []
         self._begins: list[int] = []
@@ -37,22 +49,30 @@ class LiveTurn:
 
     def append(self, text: str, token_count: int) -> None:
         """Let the reply grow; `token_count` is the model server's count after this piece."""
+        self.newest = self.length
         self._pieces.append(text)
-        self._begins.append(self.length)
+        self._begins.append(self.newest)
         self._counts.append(token_count)
         self.length += len(text)
         self.token_count = token_count
 
     def place(self, position: int, eta_ms: int | None) -> None:
         """Note where the turn stands in the queue; 0 is out of it."""
+        self.asides += 1
         self.position = position
         self.queued = (
             Queued(turn=self.turn, position=position, eta_ms=eta_ms).frame() if position else None
         )
 
+    def notice(self, frame: Frame) -> None:
+        """Tell the readers something that is not part of the log."""
+        self.asides += 1
+        self.notices.append(frame)
+
     def finish(self, ending: Frame) -> None:
         """Note the stored end, and let go of the text."""
         self.ending = ending
+        self.newest = -1
         self._pieces, self._begins, self._counts = [], [], []
         self._last_read = (0, 0, [])
 
@@ -67,16 +87,18 @@ class LiveTurn:
         """
         begin, length, frames = self._last_read
         if not frames or begin != offset or length != self.length:
-            text = self._read(offset)
-            end = offset + len(text)
-            frames = token_frames(
-                Cursor(self.turn, self.attempt, end),
-                text,
-                self._count_at(end),
-                since=self._count_at(offset),
-            )
+            frames = self._encode(offset)
             self._last_read = (offset, self.length, frames)
         return frames
+
+    def _encode(self, offset: int) -> list[Frame]:
+        if offset == self.newest and self.length - offset <= MAX_EVENT_CHARS:
+            # All that a reader who keeps up ever asks for.
+            end = Cursor(self.turn, self.attempt, self.length)
+            return [token_frame(end, self._pieces[-1], self.token_count)]
+        text = self._read(offset)
+        end = Cursor(self.turn, self.attempt, offset + len(text))
+        return token_frames(end, text, self._count_at(end.offset), since=self._count_at(offset))
 
     def _count_at(self, offset: int) -> int:
         """Count up to the piece that the character before an offset belongs to."""

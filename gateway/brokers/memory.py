@@ -12,7 +12,8 @@ class MemoryChannel:
     """One session's present, kept while somebody watches or a turn is open."""
 
     def __init__(self) -> None:
-        self.rings: set[Ring] = set()
+        # Replaced, never changed: who is rung may stop watching at once.
+        self.rings: tuple[Ring, ...] = ()
         self.live: LiveTurn | None = None
         self.newest: int | None = None
         self.deleted = False
@@ -20,8 +21,7 @@ class MemoryChannel:
 
     def ring(self) -> None:
         """Tell everybody to look."""
-        # A copy: who is rung may stop watching at once.
-        for ring in tuple(self.rings):
+        for ring in self.rings:
             ring()
 
 
@@ -35,11 +35,11 @@ class MemoryBroker:
     @contextmanager
     def watch(self, session_id: str, ring: Ring) -> Iterator[MemoryChannel]:
         channel = self._channel(session_id)
-        channel.rings.add(ring)
+        channel.rings = (*channel.rings, ring)
         try:
             yield channel
         finally:
-            channel.rings.discard(ring)
+            channel.rings = tuple(other for other in channel.rings if other != ring)
             self._forget_if_idle(session_id, channel)
 
     def live(self, session_id: str) -> LiveTurn | None:
@@ -67,7 +67,7 @@ class MemoryBroker:
 
     def notice(self, session_id: str, frame: Frame) -> None:
         if (channel := self._channels.get(session_id)) and channel.live:
-            channel.live.notices.append(frame)
+            channel.live.notice(frame)
             channel.ring()
 
     def end(self, session_id: str, ending: Frame) -> None:

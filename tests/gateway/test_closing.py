@@ -6,7 +6,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from gateway import websocket
+from gateway import sender, websocket
 from gateway.turns import Turns
 from gateway.websocket import Connection
 from tests.gateway.harness import WITHIN_S, Gateway, on_sockets, settings_for
@@ -81,13 +81,13 @@ async def test_a_client_that_does_not_read_its_answers_is_not_answered_further(
         [connection] = gateway.house.connections
         assert isinstance(connection, Connection)
         monkeypatch.setattr(connection._socket, "send_text", never_sent)
-        monkeypatch.setattr(websocket, "MAX_OUTBOX_FRAMES", 4)
+        monkeypatch.setattr(sender, "MAX_OUTBOX_FRAMES", 4)
         for _ in range(32):
             await tab.say("/ping")
         with anyio.fail_after(WITHIN_S):
             await stuck.wait()
         await anyio.wait_all_tasks_blocked()
-        assert len(connection._outbox) <= 4
+        assert len(connection._sender._outbox) <= 4
 
 
 async def test_a_socket_that_leaves_is_forgotten(gateway: Gateway) -> None:

@@ -1,0 +1,30 @@
+"""A task that is there only while there is something for it to do."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+
+
+class Errand:
+    """At most one task at a time, which belongs to whoever made this.
+
+    Begun from a callback of the loop as well as from a task; a task group of anyio cannot do that,
+    and weighs more than the rest of an idle connection.
+    """
+
+    def __init__(self, run: Callable[[], Coroutine[object, object, None]]) -> None:
+        self._run = run
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Begin to run; the last run must be at its end."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def cancel(self) -> None:
+        """Stop running, and wait for the end of it; raises what a run failed with."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
