@@ -23,7 +23,7 @@ from llm.client import (
     UpstreamUnavailable,
 )
 from llm.midm_reply import Reply, parse
-from llm.transport import DirectTransport
+from llm.transport import DirectTransport, Template
 from protocol import sse
 from protocol.text import storable
 
@@ -36,6 +36,7 @@ _HEADERS = {
     "User-Agent": "midm-chat-gateway",
 }
 _JSON = {"Content-Type": "application/json"}
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _REFUSAL_BYTES, _REFUSAL_S = 4096, 1.0
 _HEALTH_BYTES = 64 * 1024
 
@@ -62,15 +63,14 @@ class Midm:
     ) -> None:
         self._patience = patience
         self._max_reply_chars = max_reply_chars
-        # A character is at most six bytes of JSON, and an event holds the text at most twice.
-        self._max_event_bytes = 12 * max_reply_chars + 4096
-        self._client = httpx.AsyncClient(
-            base_url=server_url(base_url),
-            headers=_HEADERS,
-            timeout=httpx.Timeout(None, connect=patience.connect_s),
-            transport=DirectTransport(),
-            trust_env=False,
-        )
+        # No httpx.AsyncClient in front of it: merging addresses, cookies, redirects and hooks cost
+        # more than the exchange itself, for each call anew.
+        self._transport = DirectTransport()
+        self._closed = False
+        url = server_url(base_url)
+        self._to_stream = _template(url, "POST", "/chat/stream", patience)
+        self._to_chat = _template(url, "POST", "/chat", patience)
+        self._to_health = _template(url, "GET", "/health", patience)
 
     async def stream(
         self, messages: Sequence[PromptMessage], generation: Generation, say: Say
@@ -85,7 +85,7 @@ class Midm:
         reply = self._reply(say, generation)
         limit = _Limit(self._patience.first_token_s, UpstreamTimeout)
         try:
-            async with self._call("/chat/stream", limit=limit, body=body) as response:
+            async with self._call(self._to_stream, limit=limit, body=body) as response:
                 await _require_ok(response)
                 _require_events(response)
                 return await self._listen(response, reply=reply, limit=limit)
@@ -101,11 +101,12 @@ class Midm:
         The whole answer has to be there within `patience.reply_s`. Raises `UpstreamError`.
         """
         body = _body(messages, generation)
+        reply = self._reply(say, generation)
         limit = _Limit(self._patience.reply_s, UpstreamTimeout)
-        async with self._call("/chat", limit=limit, body=body) as response:
+        async with self._call(self._to_chat, limit=limit, body=body) as response:
             await _require_ok(response)
-            answer = await _read(response, self._max_event_bytes)
-        return self._reply(say, generation).hear_whole(parse(answer))
+            answer = await _read(response, reply.max_bytes)
+        return reply.hear_whole(parse(answer))
 
     async def healthy(self, *, timeout_s: float = 2.0) -> bool:
         """Whether the server says that its model is loaded.
@@ -115,7 +116,7 @@ class Midm:
         `UpstreamUnavailable` when nobody answers at all.
         """
         limit = _Limit(timeout_s, UpstreamTimeout)
-        async with self._call("/health", limit=limit) as response:
+        async with self._call(self._to_health, limit=limit) as response:
             if response.status_code != httpx.codes.OK:
                 return False
             health = parse(await _read(response, _HEALTH_BYTES))
@@ -124,17 +125,19 @@ class Midm:
 
     async def aclose(self) -> None:
         """Close every connection that is left; calls under way fail as `UpstreamUnavailable`."""
-        await self._client.aclose()
+        self._closed = True
+        await self._transport.aclose()
 
     def _reply(self, say: Say, generation: Generation) -> Reply:
         return Reply(say, max_new_tokens=generation.max_new_tokens, max_chars=self._max_reply_chars)
 
     async def _listen(self, response: httpx.Response, *, reply: Reply, limit: "_Limit") -> Ending:
-        decoder = sse.Decoder(max_event_bytes=self._max_event_bytes)
+        silence_s, now = self._patience.silence_s, asyncio.get_running_loop().time
 
         def hear(data: bytes) -> bool:
-            if reply.hear(decoder.feed(data)):
-                limit.move(self._patience.silence_s, UpstreamStalled)
+            # Setting a timer for every token would cost as much as reading it does.
+            if reply.hear(data) and now() >= limit.moves_at:
+                limit.move(silence_s, UpstreamStalled)
             return reply.ending is None
 
         await response.extensions["listen"](hear)
@@ -142,22 +145,17 @@ class Midm:
             raise UpstreamFailed("the stream ended without an end of the reply")
         return reply.ending
 
-    def _request(self, path: str, body: bytes | None) -> httpx.Request:
-        if body is None:
-            return self._client.build_request("GET", path)
-        return self._client.build_request("POST", path, content=body, headers=_JSON)
-
     @asynccontextmanager
     async def _call(
-        self, path: str, *, limit: "_Limit", body: bytes | None = None
+        self, request: Template, *, limit: "_Limit", body: bytes = b""
     ) -> AsyncIterator[httpx.Response]:
         """Send a request and hold its response open; the one place where errors become ours."""
-        if self._client.is_closed:
+        if self._closed:
             raise UpstreamUnavailable("the driver is closed")
         replied = False
         try:
             async with limit.timer:
-                response = await self._client.send(self._request(path, body), stream=True)
+                response = await self._transport.send(request, body)
                 replied = True
                 async with aclosing(response):
                     yield response
@@ -170,7 +168,7 @@ class Midm:
         except TimeoutError as exc:
             if not limit.timer.expired():
                 raise
-            raise limit.error(f"no progress of {path} in {limit.seconds} s") from exc
+            raise limit.error(f"no progress in {limit.seconds} s") from exc
 
 
 class _Limit:
@@ -180,19 +178,27 @@ class _Limit:
         self.seconds = seconds
         self.error = error
         self.timer = asyncio.timeout(seconds)
-        self._time = asyncio.get_running_loop().time
-        self._moves_at = 0.0
+        self.moves_at = 0.0
+        """Before this time of the loop it need not be moved: it is a tenth too late at most."""
 
     def move(self, seconds: float, error: type[UpstreamError]) -> None:
-        """Begin to count anew; the limit is reached a tenth too late at most."""
-        # Setting a timer for every token would cost as much as reading it does.
-        now = self._time()
-        if now < self._moves_at and self.error is error:
-            return
+        """Begin to count anew."""
         self.seconds = seconds
         self.error = error
-        self._moves_at = now + seconds / 10
-        self.timer.reschedule(self._moves_at + seconds)
+        self.moves_at = asyncio.get_running_loop().time() + seconds / 10
+        self.timer.reschedule(self.moves_at + seconds)
+
+
+def _template(url: httpx.URL, method: str, path: str, patience: Patience) -> Template:
+    request = httpx.Request(
+        method,
+        url.copy_with(raw_path=url.raw_path.rstrip(b"/") + path.encode()),
+        headers=_HEADERS if method == "GET" else _HEADERS | _JSON,
+        extensions={"timeout": {"connect": patience.connect_s}},
+    )
+    if url.userinfo:
+        request = next(httpx.BasicAuth(url.username, url.password).auth_flow(request))
+    return Template(request)
 
 
 def _body(messages: Sequence[PromptMessage], generation: Generation) -> bytes:
@@ -211,8 +217,7 @@ def _body(messages: Sequence[PromptMessage], generation: Generation) -> bytes:
         "temperature": generation.temperature,
         "do_sample": generation.do_sample,
     }
-    text = json.dumps(request, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.encode()
+    return _encode(request).encode()
 
 
 def server_url(base_url: str) -> httpx.URL:

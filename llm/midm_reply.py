@@ -2,10 +2,11 @@
 
 import json
 import logging
-from typing import Any, TypeGuard
+from typing import Any, NoReturn, TypeGuard
 
 from llm.client import Ending, FinishReason, ReplyTooLong, Say, UpstreamFailed, Usage
 from llm.midm_chunks import Chunks
+from protocol import sse
 from protocol.text import Storable, storable
 
 logger = logging.getLogger(__name__)
@@ -19,7 +20,15 @@ class Reply:
     At most `max_chars` code points are said; a reply that goes on raises `ReplyTooLong`.
     """
 
+    __slots__ = (
+        *("ending", "ignored", "max_bytes", "_say", "_max_new_tokens", "_chars_left", "_pieces"),
+        *("_decoder", "_chunks", "_text", "_unsaid"),
+    )
+
     def __init__(self, say: Say, *, max_new_tokens: int, max_chars: int) -> None:
+        # A character is at most six bytes of JSON, and an event holds the text at most twice.
+        self.max_bytes = 12 * max_chars + 4096
+        self._decoder = sse.Decoder(max_event_bytes=self.max_bytes)
         self.ending: Ending | None = None
         self.ignored = 0
         self._say = say
@@ -30,26 +39,45 @@ class Reply:
         self._text = Storable()
         self._unsaid = ""
 
-    def hear(self, events: list[bytes]) -> bool:
-        """Take the next events, up to the end of the reply; return whether text was among them.
+    def hear(self, data: bytes) -> bool:
+        """Take the next bytes of the stream, cut anywhere; return whether there was text in them.
 
         What arrived together is said together: a reader that is behind gets fewer, longer frames.
-        Raises `UpstreamFailed` if the server reports an error; the text before it has been said.
+        Raises `UpstreamFailed` if the server reports an error, and `EventTooLong`; the text before
+        that has been said.
         """
+        text, read = "", 0
+        if not self._decoder.unfinished:
+            text, read = self._read_chunks(data)
+        if read == len(data):
+            return self._tell(text)
+        self._unsaid = text
+        return self._hear_rest(data[read:])
+
+    def _read_chunks(self, data: bytes) -> tuple[str, int]:
+        """Read the chunks that come first; return their text, and how many bytes they were."""
+        text, count, read = self._chunks.read(data)
+        if text:
+            self._pieces = count
+        return self._text.feed(text), read
+
+    def _hear_rest(self, data: bytes) -> bool:
         try:
-            for event in events:
-                if chunk := self._chunks.read(event):
-                    self._hear_piece(*chunk)
-                    continue
+            for event in self._decoder.feed(data):
                 self._hear(event)
                 if self.ending is not None:
                     break
         finally:
-            heard, self._unsaid = self._unsaid, ""
-            self._tell(heard)
-        return bool(heard)
+            unsaid, self._unsaid = self._unsaid, ""
+            told = self._tell(unsaid)
+        return told
 
     def _hear(self, data: bytes) -> None:
+        # One that came in parts, or after something else, is the next chunk all the same.
+        text, read = self._read_chunks(b"data: %b\n\n" % data)
+        if read:
+            self._unsaid += text
+            return
         event = parse(data)
         if not isinstance(event, dict):
             self.ignored += data != b"[DONE]"
@@ -57,7 +85,9 @@ class Reply:
         match event.get("type"):
             case "chunk" if isinstance(content := event.get("content"), str):
                 count = event.get("token_count")
-                self._hear_piece(content, count if _is_count(count) else self._pieces + 1)
+                if content:
+                    self._pieces = count if _is_count(count) else self._pieces + 1
+                    self._unsaid += self._text.feed(content)
             case "complete":
                 self._end(event.get("total_tokens"))
             case "error":
@@ -65,11 +95,6 @@ class Reply:
                 raise UpstreamFailed("the model server reports an error")
             case kind:
                 self.ignored += kind != "start"
-
-    def _hear_piece(self, content: str, count: int) -> None:
-        if content:
-            self._pieces = count
-            self._unsaid += self._text.feed(content)
 
     def _end(self, total: Any) -> None:
         self._unsaid += self._text.flush()
@@ -89,14 +114,20 @@ class Reply:
         reason = self._finish_reason(usage.completion_tokens if usage else 0)
         return Ending(reason, self._pieces, usage)
 
-    def _tell(self, text: str) -> None:
-        """Say the text, as much of it as is allowed."""
-        told = text[: self._chars_left]
-        self._chars_left -= len(told)
-        if told:
-            self._say(told, self._pieces)
-        if len(told) < len(text):
-            raise ReplyTooLong("the reply is longer than allowed")
+    def _tell(self, text: str) -> bool:
+        """Say a text, as much of it as is allowed; return whether there was any."""
+        self._chars_left -= len(text)
+        if self._chars_left < 0:
+            self._tell_beginning(text[: self._chars_left])
+        if text:
+            self._say(text, self._pieces)
+            return True
+        return False
+
+    def _tell_beginning(self, text: str) -> NoReturn:
+        if text:
+            self._say(text, self._pieces)
+        raise ReplyTooLong("the reply is longer than allowed")
 
     def _finish_reason(self, count: int) -> FinishReason:
         return "length" if count >= self._max_new_tokens else "stop"

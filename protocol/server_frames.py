@@ -3,8 +3,8 @@
 An event is a frame that belongs to the log; its `id` is the cursor behind it.
 """
 
-import json
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring
 from typing import Any, Literal, Self
 
 from pydantic import Field
@@ -247,16 +247,13 @@ def token_frame(cursor: Cursor, content: str, token_count: int) -> Frame:
     Every token passes here: 0.9 µs instead of 3.3, on CPython 3.11.
     """
     turn, attempt, offset = cursor
-    # `json.dumps` with these arguments is one call of C: the same escapes as pydantic's.
-    quoted = _quote(content)
+    # One call of C: the same escapes as pydantic's.
+    quoted = encode_basestring(content)
     text = (
         f'{{"type":"token","id":"{turn}.{attempt}.{offset}","turn":{turn},'
         f'"content":{quoted},"token_count":{token_count}}}'
     )
     return Frame("token", cursor, text)
-
-
-_quote = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def token_frames(cursor: Cursor, text: str, token_count: int, *, since: int = 0) -> list[Frame]:

@@ -30,11 +30,15 @@ class Decoder:
     stream leaves unfinished does not count, as the standard has it.
     """
 
+    __slots__ = ("_at_start", "_data", "_limit", "_line", "unfinished")
+
     def __init__(self, *, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> None:
         self._limit = max_event_bytes
         self._line = bytearray()
         self._data: bytearray | None = None
         self._at_start = True
+        self.unfinished = False
+        """Whether a line or an event has begun that is not complete."""
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes; return the data of the events they complete.
@@ -44,30 +48,17 @@ class Decoder:
         `max_event_bytes`; what the same bytes completed before is lost with it, and the decoder
         is of no further use.
         """
-        if self._is_one_event(data):
-            self._at_start = False
-            return [data[6:-2]]
         # Not str.splitlines(): it also splits on U+2028, which midm leaves bare in its JSON.
         first, *rest = data.split(b"\n")
         self._hold(first)
-        if not rest:
-            return []
-        lines = [bytes(self._line), *rest[:-1]]
-        self._line.clear()
-        events = [event for line in lines if (event := self._take(line)) is not None]
-        self._hold(rest[-1])
+        events: list[bytes] = []
+        if rest:
+            lines = [bytes(self._line), *rest[:-1]]
+            self._line.clear()
+            events = [event for line in lines if (event := self._take(line)) is not None]
+            self._hold(rest[-1])
+        self.unfinished = bool(self._line) or self._data is not None
         return events
-
-    def _is_one_event(self, data: bytes) -> bool:
-        # Nearly all that midm sends: one HTTP chunk, one event, one line. Worth a way of its own.
-        return (
-            data.endswith(b"}\n\n")
-            and data.find(b"\n") == len(data) - 2
-            and data.startswith(b"data: ")
-            and not self._line
-            and self._data is None
-            and len(data) - 2 <= self._limit
-        )
 
     def _hold(self, start: bytes) -> None:
         if len(self._line) + len(start) > self._limit:

@@ -35,6 +35,8 @@ class Storable:
     ('a', '😀b', '')
     """
 
+    __slots__ = ("_held",)
+
     def __init__(self) -> None:
         self._held = ""
 

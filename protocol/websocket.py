@@ -3,6 +3,9 @@
 _FIN_TEXT = 0x81
 _LENGTH_IN_2 = 126
 _LENGTH_IN_8 = 127
+_HEADS = [bytes((_FIN_TEXT, size)) for size in range(_LENGTH_IN_2)]
+_HEAD_2 = bytes((_FIN_TEXT, _LENGTH_IN_2))
+_HEAD_8 = bytes((_FIN_TEXT, _LENGTH_IN_8))
 
 
 def text_message(text: str) -> bytes:
@@ -14,7 +17,7 @@ def text_message(text: str) -> bytes:
     payload = text.encode()
     size = len(payload)
     if size < _LENGTH_IN_2:
-        return bytes((_FIN_TEXT, size)) + payload
+        return _HEADS[size] + payload
     if size < 1 << 16:
-        return bytes((_FIN_TEXT, _LENGTH_IN_2)) + size.to_bytes(2) + payload
-    return bytes((_FIN_TEXT, _LENGTH_IN_8)) + size.to_bytes(8) + payload
+        return _HEAD_2 + size.to_bytes(2) + payload
+    return _HEAD_8 + size.to_bytes(8) + payload

@@ -246,6 +246,23 @@ async def test_a_base_url_may_have_a_path(model: ScriptedModel) -> None:
         await call.complete()
 
 
+def test_what_is_sent_is_written_once_but_for_the_body() -> None:
+    midm = Midm("http://me:secret@127.0.0.1:8000/midm/")
+    assert midm._to_chat.message(b'{"messages":[]}').split(b"\r\n") == [
+        b"POST /midm/chat HTTP/1.1",
+        b"Host: 127.0.0.1:8000",
+        b"Accept-Encoding: identity",
+        b"User-Agent: midm-chat-gateway",
+        b"Content-Type: application/json",
+        b"Authorization: Basic bWU6c2VjcmV0",
+        b"Connection: close",
+        b"Content-Length: 15",
+        b"",
+        b'{"messages":[]}',
+    ]
+    assert b"Content-Length" not in midm._to_health.message(b"")
+
+
 def test_midm_is_a_driver() -> None:
     checked_by_mypy: Driver = Midm("http://127.0.0.1:8000")
     assert checked_by_mypy
