@@ -1,6 +1,7 @@
 """The command line: `midm-gateway`, or `python -m gateway`."""
 
 import argparse
+import gc
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -36,6 +37,11 @@ def _complain(error: Exception, code: int) -> int:
 def _serve(options: argparse.Namespace) -> int:
     settings = load_settings()
     set_up_logging(debug=settings.debug)
+    # All that has been imported stays. Looking through it for garbage, and for young garbage every
+    # 700 objects, would take an eighth of a turn's CPU, and at its worst 50 ms of everybody's time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000)
     serve(settings)
     return 0
 

@@ -1,11 +1,11 @@
 """The application: its parts, their lifetimes, its routes."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
-import anyio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -87,7 +87,7 @@ async def open_house(settings: Settings, origins: Origins) -> AsyncIterator[Hous
         admission = Admission(max_calls=settings.max_calls, max_waiting=settings.llm_max_waiting)
         broker = MemoryBroker()
         circuit = Circuit()
-        tasks = await stack.enter_async_context(anyio.create_task_group())
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
         turns = Turns(
             ports=Ports(database, broker, driver, circuit, _turn_limits(settings)),
             admission=admission,
@@ -102,14 +102,15 @@ async def open_house(settings: Settings, origins: Origins) -> AsyncIterator[Hous
         probe = Probe(driver=driver, circuit=circuit, admission=admission, database=database)
         house = House(settings, database, broker, admission, turns, probe, origins)
         await turns.take_up()
-        tasks.start_soon(probe.run)
+        chores = [tasks.create_task(probe.run())]
         if settings.session_timeout_hours:
-            tasks.start_soon(_sweep, house)
+            chores.append(tasks.create_task(_sweep(house)))
         try:
             yield house
         finally:
             await turns.drain(within_s=0)
-            tasks.cancel_scope.cancel()
+            for chore in chores:
+                chore.cancel()
 
 
 @asynccontextmanager
@@ -143,7 +144,7 @@ async def _sweep(house: House) -> None:
     lifetime = timedelta(hours=house.settings.session_timeout_hours)
     while True:
         await sweep(house.database, house, before=rfc3339(datetime.now(UTC) - lifetime))
-        await anyio.sleep(SWEEP_EVERY_S)
+        await asyncio.sleep(SWEEP_EVERY_S)
 
 
 async def sweep(database: Database, house: House, *, before: str) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ import anyio
 
 from gateway.brokers.base import Broker
 from gateway.brokers.live import LiveTurn
+from gateway.checkpoints import Checkpoints
 from gateway.errors import TurnTimeout, as_refusal
 from gateway.outcome import Outcome, start_event, turn_end
 from llm.circuit import Circuit
@@ -32,7 +34,7 @@ from protocol.server_frames import Error, Timing
 from storage import turns
 from storage.database import Database
 from storage.operations import StorageError
-from storage.turns import StoredTurn, TurnEnd
+from storage.turns import Exchange, StoredTurn, TurnEnd
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,14 @@ class Ports:
     limits: TurnLimits
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A turn that is stored and to be run, and what was said before it, newest first."""
+
+    turn: StoredTurn
+    context: Sequence[Exchange]
+
+
 class Stopwatch:
     """Measures the stages of a turn, by a clock that never jumps."""
 
@@ -104,22 +114,26 @@ class Stopwatch:
 class Run:
     """An open turn that this process is answering."""
 
-    def __init__(self, turn: StoredTurn, place: Place, ports: Ports) -> None:
-        self.turn = turn
+    def __init__(
+        self, opened: Opened, *, place: Place, ports: Ports, checkpoints: Checkpoints
+    ) -> None:
+        self.turn = opened.turn
+        self._context = opened.context
         self._place = place
         self._database = ports.database
         self._broker = ports.broker
         self._driver = ports.driver
         self._circuit = ports.circuit
         self._limits = ports.limits
-        self._live = LiveTurn(start_event(turn))
+        self._live = LiveTurn(start_event(opened.turn))
         self._watch = Stopwatch()
-        self._scope = anyio.CancelScope()
+        self._limit: asyncio.Timeout | None = None
         self._stopped: Stop | None = None
         self._finishing = False
         self._leaving = asyncio.Event()
         self._left_at_work = False
-        self._checkpoint: asyncio.TimerHandle | None = None
+        self._checkpoints = checkpoints
+        self._grown = False
 
     def __str__(self) -> str:
         return f"{self.turn.session_id} {self.turn.turn}.{self.turn.attempt}"
@@ -131,7 +145,8 @@ class Run:
         if self._finishing or self._stopped:
             return False
         self._stopped = why
-        self._scope.cancel()
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(0)
         return True
 
     async def run(self) -> None:
@@ -139,8 +154,7 @@ class Run:
         self._broker.begin(self.turn.session_id, self._live)
         outcome = await self._reply()
         self._finishing = True
-        if self._checkpoint is not None:
-            self._checkpoint.cancel()
+        self._checkpoints.forget(self._keep)
         if self._stopped == "shutdown":
             await self._leave_open()
         elif self._stopped != "deleted":
@@ -149,12 +163,12 @@ class Run:
     async def _reply(self) -> Outcome:
         ending: Ending | None = None
         error: Exception | None = None
-        with self._scope:
-            try:
-                ending = await self._answer()
-            except Exception as caught:  # whatever it is, the turn ends and says so
-                log.warning("turn %s failed: %s: %s", self, type(caught).__name__, caught)
-                error = caught
+        try:
+            ending = await self._answer()
+        except Exception as caught:  # whatever it is, the turn ends and says so
+            error = caught
+        if error is not None and self._stopped is None:
+            log.warning("turn %s failed: %s: %s", self, type(error).__name__, error)
         self._judge(ending, error)
         # midm goes on generating for a while after its client has left.
         self._place.release(cool_down_s=self._limits.cool_down_s if self._left_at_work else 0.0)
@@ -167,17 +181,20 @@ class Run:
         return self._outcome(ending, error)
 
     async def _answer(self) -> Ending:
-        if self._place.waits:
-            await self._place.admitted(self._moved)
-            self._broker.place(self.turn.session_id, position=0, eta_ms=None)
-        self._admit()
+        # Stopping the turn is reaching its limit of time early: one timer serves for both.
         try:
-            with anyio.fail_after(self._limits.turn_s):
+            async with asyncio.timeout(None if self._stopped is None else 0) as self._limit:
+                if self._place.waits:
+                    await self._place.admitted(self._moved)
+                    self._broker.place(self.turn.session_id, position=0, eta_ms=None)
+                self._admit(self._limit)
                 return await self._call_model()
         except TimeoutError as error:
             raise TurnTimeout from error
 
-    def _admit(self) -> None:
+    def _admit(self, limit: asyncio.Timeout) -> None:
+        if self._stopped is None:
+            limit.reschedule(asyncio.get_running_loop().time() + self._limits.turn_s)
         self._watch.admit()
         self._place.call()
         # A place that was free when the turn was accepted has been stored with it.
@@ -188,7 +205,7 @@ class Run:
     async def _call_model(self) -> Ending:
         options: dict[str, Any] = dict(self.turn.generation)
         call = self._driver.stream if options.pop("streamed") else self._driver.complete
-        prompt = await self._prompt()
+        prompt = self._prompt()
         generation = Generation(**options)
 
         async def ask() -> Ending:
@@ -200,30 +217,26 @@ class Run:
 
         return await retried(ask, backoff=self._limits.backoff)
 
-    async def _prompt(self) -> list[PromptMessage]:
-        limits = self._limits.context
-        exchanges = await self._database.read(
-            turns.context(self.turn.session_id, self.turn.turn, most=limits.max_exchanges)
-        )
+    def _prompt(self) -> list[PromptMessage]:
         return build_prompt(
             self.turn.user_message.content,
-            exchanges,
-            limits=limits,
+            self._context,
+            limits=self._limits.context,
             system_prompt=self._limits.system_prompt,
         )
 
     def _say(self, text: str, token_count: int) -> None:
-        self._watch.text()
+        if not self._grown:  # since the last checkpoint
+            self._grown = True
+            self._watch.text()
+            self._checkpoints.ask(self._keep)
         self._broker.append(self.turn.session_id, text, token_count=token_count)
-        if self._checkpoint is None:
-            loop = asyncio.get_running_loop()
-            self._checkpoint = loop.call_later(self._limits.checkpoint_s, self._keep)
 
     def _moved(self, position: int, eta_ms: int | None) -> None:
         self._broker.place(self.turn.session_id, position=position, eta_ms=eta_ms)
 
     def _keep(self) -> None:
-        self._checkpoint = None
+        self._grown = False
         self._store_aside(self._live.text())
 
     def _store_aside(self, text: str) -> None:

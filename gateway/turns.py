@@ -4,20 +4,17 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from uuid import uuid4
 
-from anyio.abc import TaskGroup
-
+from gateway.checkpoints import Checkpoints
 from gateway.errors import as_refusal
 from gateway.outcome import Outcome, turn_end
-from gateway.run import Ports, Run
+from gateway.run import Opened, Ports, Run
 from llm.circuit import CircuitOpen
 from llm.client import Generation
-from llm.prompt import ContextTooLong
+from llm.prompt import ContextLimits, ContextTooLong
 from llm.queue import Admission, Place, QueueFull
 from protocol.chat import ChatFields, GenerationFields, RegenerateFields
 from protocol.errors import ErrorCode, Refusal
@@ -25,6 +22,8 @@ from protocol.lifecycle import FIRST, after
 from protocol.server_frames import Accepted, TurnStatus
 from protocol.text import count_words
 from storage import sessions, turns
+from storage.ids import new_message_id
+from storage.operations import Operation
 from storage.times import age_s
 from storage.turns import NewTurn, StoredTurn
 
@@ -105,13 +104,15 @@ class Turns:
         admission: Admission,
         defaults: Generation,
         retries: Retries,
-        tasks: TaskGroup,
+        tasks: asyncio.TaskGroup,
     ) -> None:
         self._ports = ports
         self._database = ports.database
+        self._context = ports.limits.context
         self._admission = admission
         self._defaults = defaults
         self._retries = retries
+        self._checkpoints = Checkpoints(every_s=ports.limits.checkpoint_s)
         self._tasks = tasks
         self._runs: dict[str, Run] = {}
         self._busy = 0
@@ -137,7 +138,7 @@ class Turns:
         stored then. Cancelling stops the waiting, not the turn.
         """
         answer: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
-        self._tasks.start_soon(self._accept_and_run, ask, told, answer)
+        self._begin(self._accept_and_run(ask, told, answer))
         return await answer
 
     def cancel(self, session_id: str, turn: int | None) -> int:
@@ -154,13 +155,13 @@ class Turns:
         Cancelling stops the waiting, not the deletion.
         """
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._tasks.start_soon(self._delete_session, session_id, answer)
+        self._begin(self._delete_session(session_id, answer))
         await answer
 
     async def take_up(self) -> None:
         """Take up what a process left open when it died: run it again, or end it."""
         for turn in await self._database.read(turns.all_open()):
-            if taken := await self._database.write(turns.take_up(turn)):
+            if taken := await self._database.write(_take_up(turn, self._context)):
                 await self._take_up(taken)
 
     def refuse_new(self) -> None:
@@ -182,15 +183,14 @@ class Turns:
     async def _accept_and_run(
         self, ask: Ask, told: Told | None, answer: asyncio.Future[Accepted]
     ) -> None:
-        with self._at_work():
-            try:
-                turn, place = await self._store(ask)
-            except Exception as error:  # whatever it is belongs to the one who asked
-                _fail(answer, as_refusal(error))
-                return
-            self._tell(turn, told, answer)
-            if place is not None:
-                await self._run(turn, place)
+        try:
+            turn, run = await self._store(ask)
+        except Exception as error:  # whatever it is belongs to the one who asked
+            _fail(answer, as_refusal(error))
+            return
+        self._tell(turn, told, answer)
+        if run is not None:
+            await self._run(run)
 
     def _tell(self, turn: StoredTurn, told: Told | None, answer: asyncio.Future[Accepted]) -> None:
         accepted = Accepted(
@@ -203,8 +203,8 @@ class Turns:
             told(accepted)
         _resolve(answer, accepted)
 
-    async def _store(self, ask: Ask) -> tuple[StoredTurn, Place | None]:
-        """Store a turn and hold a place for it; no place for a repeat, which has run already."""
+    async def _store(self, ask: Ask) -> tuple[StoredTurn, Run | None]:
+        """Store a turn and make ready to run it; there is no run of a repeat, which has its own."""
         try:
             place = self._reserve(ask)
         except (Refusal, QueueFull, ContextTooLong, CircuitOpen):
@@ -213,20 +213,21 @@ class Turns:
                 return repeat, None
             raise
         try:
-            turn = await self._database.write(turns.accept(self._new_turn(ask, place)))
+            new = self._new_turn(ask, place)
+            opened = await self._database.write(_accept(new, self._context))
         except BaseException:
             self._give_back(place)
             raise
-        if turn.duplicate:
+        if opened.turn.duplicate:
             self._give_back(place)
-            return turn, None
-        return turn, place
+            return opened.turn, None
+        return opened.turn, self._run_of(opened, place)
 
     def _reserve(self, ask: Ask) -> Place:
         if self._draining:
             raise Refusal(ErrorCode.SHUTTING_DOWN)
         if ask.message is not None:
-            self._ports.limits.context.check(ask.message)
+            self._context.check(ask.message)
         self._ports.circuit.check()
         try:
             return self._admission.reserve()
@@ -245,11 +246,11 @@ class Turns:
             message=ask.message,
             replaces=ask.replaces,
             request_id=ask.request_id,
-            fingerprint=ask.fingerprint,
+            fingerprint=ask.fingerprint if ask.request_id is not None else None,
             generation=vars(self._generation(ask.given)) | {"streamed": ask.streamed},
             status=FIRST if place is None or place.waits else after(FIRST, "admit"),
-            user_message_id=str(uuid4()),
-            reply_message_id=str(uuid4()),
+            user_message_id=new_message_id(),
+            reply_message_id=new_message_id(),
         )
 
     def _generation(self, given: GenerationFields) -> Generation:
@@ -266,26 +267,28 @@ class Turns:
         live = self._ports.broker.live(turn.session_id)
         return live.status if live and live.turn == turn.turn else turn.status
 
-    async def _run(self, turn: StoredTurn, place: Place) -> None:
-        with self._at_work():
-            run = self._runs[turn.session_id] = Run(turn, place, self._ports)
-            if self._closing:
-                run.stop("shutdown")
-            try:
-                await run.run()
-            finally:
-                del self._runs[turn.session_id]
+    def _run_of(self, opened: Opened, place: Place) -> Run:
+        return Run(opened, place=place, ports=self._ports, checkpoints=self._checkpoints)
 
-    @contextmanager
-    def _at_work(self) -> Iterator[None]:
+    async def _run(self, run: Run) -> None:
+        session_id = run.turn.session_id
+        self._runs[session_id] = run
+        if self._closing:
+            run.stop("shutdown")
+        try:
+            await run.run()
+        finally:
+            del self._runs[session_id]
+
+    def _begin(self, work: Coroutine[object, object, None]) -> None:
+        self._tasks.create_task(work).add_done_callback(self._over)
         self._busy += 1
         self._quiet.clear()
-        try:
-            yield
-        finally:
-            self._busy -= 1
-            if not self._busy:
-                self._quiet.set()
+
+    def _over(self, _: asyncio.Task[None]) -> None:
+        self._busy -= 1
+        if not self._busy:
+            self._quiet.set()
 
     async def _delete_session(self, session_id: str, answer: asyncio.Future[None]) -> None:
         try:
@@ -298,12 +301,13 @@ class Turns:
         self._ports.broker.drop(session_id)
         _resolve(answer, None)
 
-    async def _take_up(self, turn: StoredTurn) -> None:
+    async def _take_up(self, opened: Opened) -> None:
+        turn = opened.turn
         young = age_s(turn.created_at) <= self._retries.max_age_s
         if young and turn.attempt <= self._retries.max_attempts:
             place = self._admission.reserve(even_if_full=True)
             log.info("turn %d of %s runs again", turn.turn, turn.session_id)
-            self._tasks.start_soon(self._run, turn, place)
+            self._begin(self._run(self._run_of(opened, place)))
         else:
             await self._interrupt(turn)
 
@@ -315,6 +319,24 @@ class Turns:
             error=Refusal(ErrorCode.INTERRUPTED),
         )
         await self._database.write(turns.end(turn, turn_end(turn, outcome)))
+
+
+def _accept(new: NewTurn, limits: ContextLimits) -> Operation[Opened]:
+    turn = yield from turns.accept(new)
+    return (yield from _opened(turn, limits))
+
+
+def _take_up(turn: StoredTurn, limits: ContextLimits) -> Operation[Opened | None]:
+    taken = yield from turns.take_up(turn)
+    return (yield from _opened(taken, limits)) if taken else None
+
+
+def _opened(turn: StoredTurn, limits: ContextLimits) -> Operation[Opened]:
+    """Read what was said before a turn in the same visit to the database."""
+    context = yield from turns.context(
+        turn.session_id, turn.turn, most=limits.max_exchanges, max_chars=limits.max_chars
+    )
+    return Opened(turn, context)
 
 
 def _first(given: T | None, default: T) -> T:

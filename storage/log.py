@@ -57,10 +57,14 @@ _AT = _PLACES.where(turns.c.turn == bindparam("of_turn"))
 
 @dataclass(frozen=True)
 class Joined:
-    """Where a connection starts to read; `open_status` is None if no turn is open."""
+    """Where a connection starts to read; `open_status` is None if no turn is open.
+
+    `at_end` is whether nothing that is over follows the cursor.
+    """
 
     cursor: Cursor
     resumed: bool
+    at_end: bool
     open_turn: int | None
     open_status: TurnStatus | None
 
@@ -99,9 +103,16 @@ def join(session_id: str, after: str | None) -> Operation[Joined]:
     return Joined(
         cursor=honoured or end,
         resumed=honoured is not None,
+        at_end=honoured in (None, end),
         open_turn=newest["turn"] if newest is not None and is_open else None,
         open_status=newest["status"] if newest is not None and is_open else None,
     )
+
+
+def joined_new(after: str | None) -> Joined:
+    """Say what `join` would find in a session that has only just been created."""
+    resumed = after is not None and Cursor.parse(after) == BEGINNING
+    return Joined(BEGINNING, resumed, at_end=True, open_turn=None, open_status=None)
 
 
 def _honoured(session_id: str, wanted: Cursor, newest: Row | None) -> Operation[Cursor | None]:

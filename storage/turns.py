@@ -19,14 +19,14 @@ class NewTurn:
     """What is to become a turn.
 
     `message` None asks the question of turn `replaces` again; `replaces` 0 is the last
-    turn. `fingerprint` tells a repeat of the request from another one with the same id.
+    turn. `fingerprint` tells a repeat of the request from another one with the same `request_id`.
     """
 
     session_id: str
     message: str | None
     replaces: int | None
     request_id: str | None
-    fingerprint: str
+    fingerprint: str | None
     generation: dict[str, object]
     status: TurnStatus
     user_message_id: str
@@ -82,8 +82,10 @@ _SELECT = select(turns, _USER.c.content, _USER.c.created_at.label("asked_at")).j
 )
 _BY_REQUEST = _SELECT.where(_SESSION, turns.c.request_id == bindparam("of_request"))
 _ALL_OPEN = _SELECT.where(OPEN).order_by(turns.c.session_id)
-_OPEN_TURN = select(turns.c.turn).where(_SESSION, OPEN)
-_LAST = select(func.max(turns.c.turn).label("last")).where(_SESSION)
+# A turn that is open is the last one: none is accepted behind it.
+_LAST = (
+    select(turns.c.turn, turns.c.ended_at).where(_SESSION).order_by(turns.c.turn.desc()).limit(1)
+)
 _REPLACEABLE = _SELECT.where(_SESSION, _TURN, turns.c.replaced_by.is_(None))
 _HIDE = (
     update(turns)
@@ -93,6 +95,7 @@ _HIDE = (
 _INSERT_MESSAGE = insert(messages)
 _INSERT_ORDER = insert(message_order)
 _INSERT_TURN = insert(turns)
+_NO_TURN = dict.fromkeys(turns.c.keys())
 
 _THIS_ATTEMPT = (_SESSION, _TURN, turns.c.attempt == bindparam("of_attempt"), OPEN)
 _CHECKPOINT = (
@@ -146,14 +149,14 @@ def accept(new: NewTurn) -> Operation[StoredTurn]:
     if repeat := (yield from find_repeat(new)):
         return repeat
     here = {"of_session": new.session_id}
-    if (yield _OPEN_TURN, here):
+    rows = yield _LAST, here
+    if rows and rows[0]["ended_at"] is None:
         raise Refusal(ErrorCode.TURN_IN_PROGRESS)
-    replaces, question = yield from _resolve(new)
-    [row] = yield _LAST, here
-    turn = (row["last"] or 0) + 1
+    last = rows[0]["turn"] if rows else 0
+    replaces, question = yield from _resolve(new, last)
     if replaces is not None:
-        yield _HIDE, here | {"of_turn": replaces, "by": turn}
-    return (yield from _insert(new, turn, question, replaces))
+        yield _HIDE, here | {"of_turn": replaces, "by": last + 1}
+    return (yield from _insert(new, last + 1, question, replaces))
 
 
 def find_repeat(new: NewTurn) -> Operation[StoredTurn | None]:
@@ -168,10 +171,20 @@ def find_repeat(new: NewTurn) -> Operation[StoredTurn | None]:
     return _stored(rows[0], duplicate=True)
 
 
-def context(session_id: str, turn: int, *, most: int) -> Operation[list[Exchange]]:
-    """Read up to `most` active, ended exchanges before a turn, newest first, none blank."""
+def context(session_id: str, turn: int, *, most: int, max_chars: int) -> Operation[list[Exchange]]:
+    """Read up to `most` active, ended exchanges before a turn, newest first, none blank.
+
+    They end where they would be longer than `max_chars` code points: whoever waits for the model
+    keeps them in memory.
+    """
     rows = yield _CONTEXT, {"of_session": session_id, "of_turn": turn, "most": most}
-    return [Exchange(row["question"], row["reply"]) for row in rows]
+    exchanges = []
+    for row in rows:
+        max_chars -= len(row["question"]) + len(row["reply"])
+        if max_chars < 0:
+            break
+        exchanges.append(Exchange(row["question"], row["reply"]))
+    return exchanges
 
 
 def checkpoint(turn: StoredTurn, text: str) -> Operation[None]:
@@ -221,15 +234,14 @@ def take_up(turn: StoredTurn) -> Operation[StoredTurn | None]:
     return taken if (yield _TAKE_UP, _attempt(turn) | now) else None
 
 
-def _resolve(new: NewTurn) -> Operation[tuple[int | None, str]]:
+def _resolve(new: NewTurn, last: int) -> Operation[tuple[int | None, str]]:
     """Find which turn is replaced, and the question to ask."""
     if new.replaces is None:
         assert new.message is not None, "only a replacement may lack a message"  # noqa: S101
         return None, new.message
-    here = {"of_session": new.session_id}
     # The last turn is never hidden: only a later one could hide it.
-    [row] = yield _LAST, here
-    rows = yield _REPLACEABLE, here | {"of_turn": new.replaces or row["last"]}
+    place = {"of_session": new.session_id, "of_turn": new.replaces or last}
+    rows = yield _REPLACEABLE, place
     if not rows:
         raise Refusal(ErrorCode.TURN_NOT_FOUND)
     question = rows[0]["content"] if new.message is None else new.message
@@ -252,7 +264,7 @@ def _insert(new: NewTurn, turn: int, question: str, replaces: int | None) -> Ope
         },
     )
     yield _INSERT_ORDER, _place(new.user_message_id, new.session_id, turn, QUESTION)
-    row = {column.name: None for column in turns.c} | {
+    row = _NO_TURN | {
         "session_id": new.session_id,
         "turn": turn,
         "attempt": 1,

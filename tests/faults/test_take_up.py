@@ -144,7 +144,7 @@ class Gate:
         commit = Database._commit
 
         async def commit_later(database: Database, batch: list[Any]) -> None:
-            if any(operation.gi_code.co_name == self._shut_for for operation, _ in batch):
+            if self._shut_for in {operation.gi_code.co_name for operation, _ in batch}:
                 self.held.set()
                 await self._open.wait()
             await commit(database, batch)
@@ -175,7 +175,7 @@ async def test_nothing_is_announced_before_it_is_committed(
         gateway.tab() as tab,
         gateway.tab(tab.session_id) as other,
     ):
-        with gate.shut("accept"):
+        with gate.shut("_accept"):
             await tab.send(type="chat", message="질문", request_id="r1")
             await gate.held.wait()
             assert [frame["type"] for frame in await other.settle()] == ["pong", "pong"]
@@ -205,7 +205,7 @@ async def test_a_next_attempt_is_committed_before_the_model_or_anybody_hears_of_
             await left.wait()
 
     async with anyio.create_task_group() as tasks:
-        with gate.shut("take_up"):
+        with gate.shut("_take_up"):
             tasks.start_soon(run)
             await gate.held.wait()
             before = model.connections

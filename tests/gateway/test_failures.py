@@ -226,7 +226,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, gateway: Gateway, name: str, times:
 
     async def broken(self: Any, operation: Any) -> Any:
         nonlocal left
-        if operation.__name__ == name and left:
+        if operation.__name__.endswith(name) and left:
             left -= 1
             operation.close()
             raise StorageError("/var/lib/chat.db: database or disk is full")

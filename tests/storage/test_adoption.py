@@ -50,7 +50,7 @@ def test_a_question_without_a_reply_was_interrupted(original: Original) -> None:
     start, error, *_ = original.log()
     assert (start["type"], error["type"], error["id"]) == ("start", "error", "1.1.end")
     assert (error["code"], error["retryable"]) == ("interrupted", True)
-    assert original.read(turns.context("s1", 3, most=10)) == [Exchange("u1", "a2")]
+    assert original.read(turns.context("s1", 3, most=10, max_chars=1_000)) == [Exchange("u1", "a2")]
 
 
 def test_what_is_said_before_any_question_belongs_to_no_turn(original: Original) -> None:
@@ -85,7 +85,7 @@ def test_a_second_reply_and_system_rows_are_shown_but_are_no_context(original: O
         ("u4", 2, None),
         ("a5", 2, "stop"),
     ]
-    assert original.read(turns.context("s1", 9, most=10)) == [
+    assert original.read(turns.context("s1", 9, most=10, max_chars=1_000)) == [
         Exchange("u4", "a5"),
         Exchange("u0", "a2"),
     ]
@@ -178,7 +178,7 @@ def test_an_empty_message_is_a_message(original: Original) -> None:
     original.adopt()
     assert [message.content for message in original.page().messages] == ["", ""]
     assert [frame["type"] for frame in original.log()] == ["start", "complete"]
-    assert original.read(turns.context("s1", 2, most=10)) == []
+    assert original.read(turns.context("s1", 2, most=10, max_chars=1_000)) == []
 
 
 def test_a_message_of_null_is_an_empty_one(original: Original) -> None:
@@ -200,7 +200,7 @@ def test_a_blank_question_is_shown_and_is_no_context(original: Original, blank: 
     original.said("assistant")
     original.adopt()
     assert original.page().total_count == 4
-    assert original.read(turns.context("s1", 3, most=10)) == [Exchange("u2", "a3")]
+    assert original.read(turns.context("s1", 3, most=10, max_chars=1_000)) == [Exchange("u2", "a3")]
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_a_conversation_goes_on_where_it_stopped(original: Original) -> None:
     assert original.read(log.join("s1", None)).cursor == (2, 1, 2**53)
     turn = original.exchange("계속", "네.")
     assert turn.turn == 3
-    assert original.read(turns.context("s1", 4, most=10)) == [
+    assert original.read(turns.context("s1", 4, most=10, max_chars=1_000)) == [
         Exchange("계속", "네."),
         Exchange("안녕", "안녕하세요!"),
     ]

@@ -183,6 +183,7 @@ async def test_a_read_that_fails_raises_what_went_wrong(database: Database) -> N
         ("journal_mode", "wal", "wal"),
         ("synchronous", 2, 2),
         ("foreign_keys", 1, None),
+        ("temp_store", 2, None),
         ("busy_timeout", BUSY_MS, BUSY_MS),
         ("query_only", 0, 1),
     ],

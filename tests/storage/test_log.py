@@ -52,8 +52,15 @@ def taken_up(store: Store, turn: StoredTurn) -> StoredTurn:
 
 
 def test_an_empty_session_is_joined_at_its_beginning(store: Store) -> None:
-    assert join(store, None) == Joined(BEGINNING, False, None, None)
-    assert join(store, "0.0.end") == Joined(BEGINNING, True, None, None)
+    assert join(store, None) == Joined(BEGINNING, False, True, None, None)
+    assert join(store, "0.0.end") == Joined(BEGINNING, True, True, None, None)
+
+
+@pytest.mark.parametrize("after", [None, "0.0.end", "1.1.5", "0.0.0", "nonsense"])
+def test_of_a_session_just_created_it_is_known_what_joining_would_find(
+    store: Store, after: str | None
+) -> None:
+    assert log.joined_new(after) == join(store, after)
 
 
 def test_an_unknown_session_cannot_be_joined(store: Store) -> None:
@@ -65,17 +72,17 @@ def test_an_unknown_session_cannot_be_joined(store: Store) -> None:
 def test_without_a_cursor_one_joins_at_the_end(store: Store) -> None:
     store.exchange()
     store.exchange()
-    assert join(store, None) == Joined(Cursor(2, 1, END), False, None, None)
+    assert join(store, None) == Joined(Cursor(2, 1, END), False, True, None, None)
 
 
 @pytest.mark.parametrize("status", ["queued", "running"])
 def test_without_a_cursor_one_joins_before_an_open_turn(store: Store, status: Any) -> None:
     store.ask(status=status)
-    assert join(store, None) == Joined(BEGINNING, False, 1, status)
+    assert join(store, None) == Joined(BEGINNING, False, True, 1, status)
     [turn] = store.read(turns.all_open())
     store.end(turn)
     store.ask(status=status)
-    assert join(store, None) == Joined(Cursor(1, 1, END), False, 2, status)
+    assert join(store, None) == Joined(Cursor(1, 1, END), False, True, 2, status)
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ def hidden(store: Store) -> list[tuple[int, int | None]]:
     return store.rows("SELECT turn, replaced_by FROM turns ORDER BY turn")
 
 
-def context(store: Store, turn: int, most: int = 10) -> list[Exchange]:
-    return store.read(turns.context("s1", turn, most=most))
+def context(store: Store, turn: int, most: int = 10, max_chars: int = 1_000) -> list[Exchange]:
+    return store.read(turns.context("s1", turn, most=most, max_chars=max_chars))
 
 
 # Accept
@@ -291,6 +291,17 @@ def test_the_context_holds_the_newest_exchanges_newest_first(store: Store) -> No
     ]
 
 
+@pytest.mark.parametrize(("max_chars", "kept"), [(5, 2), (4, 1), (2, 1), (1, 0), (0, 0)])
+def test_the_context_ends_where_it_would_be_too_long(
+    store: Store, max_chars: int, kept: int
+) -> None:
+    store.exchange("하", "a" * 100)
+    store.exchange("나", "\U0001f600b")
+    store.exchange("다", "3")
+    found = context(store, 4, max_chars=max_chars)
+    assert found == [Exchange("다", "3"), Exchange("나", "\U0001f600b")][:kept]
+
+
 def test_the_context_of_a_turn_is_what_came_before_it(store: Store) -> None:
     store.exchange("one", "1")
     store.exchange("two", "2")
@@ -331,4 +342,4 @@ def test_what_only_looks_blank_is_context_as_it_is(store: Store, reply: str) -> 
 def test_the_context_is_of_one_session(store: Store) -> None:
     store.session("s2")
     store.exchange("one", "1")
-    assert store.read(turns.context("s2", 2, most=10)) == []
+    assert store.read(turns.context("s2", 2, most=10, max_chars=1_000)) == []
