@@ -20,28 +20,34 @@ from storage.operations import Operation
 class Reader:
     """A cursor on one session's log.
 
-    `cursor` moves with what `read` returns, and is where another reader could go on.
+    `cursor` moves with what `read` returns, and is where another reader could go on. With `at_end`
+    nothing that is stored follows it, as it was found while the channel was watched already.
     """
 
+    __slots__ = (
+        *("cursor", "_session_id", "_channel", "_database", "_newest_stored"),
+        *("_turn", "_told_queued", "_told_notices", "_told_asides"),
+    )
+
     def __init__(
-        self, session_id: str, cursor: Cursor, *, channel: Channel, database: Database
+        self,
+        session_id: str,
+        cursor: Cursor,
+        *,
+        channel: Channel,
+        database: Database,
+        at_end: bool = False,
     ) -> None:
         self.cursor = cursor
         self._session_id = session_id
         self._channel = channel
         self._database = database
-        self._newest_stored: int | None = None
+        self._newest_stored = cursor.turn if at_end else None
         # The open turn that is being read, and what was told of it beside its text.
         self._turn: LiveTurn | None = None
         self._told_queued: Frame | None = None
         self._told_notices = 0
         self._told_asides = 0
-
-    @property
-    def caught_up(self) -> bool:
-        """Whether there is certainly nothing more to read before the next ring."""
-        turn = self._turn
-        return turn is not None and turn.ending is None and self.cursor.offset == turn.length
 
     async def read(self) -> list[Frame]:
         """Read what follows the cursor now, a bounded part of it; nothing if nothing does.
@@ -58,17 +64,20 @@ class Reader:
         self._advance(frames)
         return frames
 
+    def read_newest(self) -> Frame | None:
+        """Read the piece that was just appended, if that is all there is to read.
+
+        It is all that most readers ever do. None means that `read_live` is to be asked.
+        """
+        turn = self._turn
+        if turn is None or turn.newest != self.cursor.offset or turn.asides != self._told_asides:
+            return None
+        if (frame := turn.newest_token()) is not None:
+            self.cursor = frame.cursor or self.cursor
+        return frame
+
     def read_live(self) -> list[Frame] | None:
         """Read from memory alone; None where only storage can tell what comes next."""
-        turn = self._turn
-        if turn and turn.newest == self.cursor.offset and turn.asides == self._told_asides:
-            # The piece that rang, after all the others: all that most readers ever read.
-            frames = turn.tokens_after(turn.newest)
-            self.cursor = frames[-1].cursor or self.cursor
-            return frames
-        return self._read_live()
-
-    def _read_live(self) -> list[Frame] | None:
         if self._channel.deleted:
             raise Refusal(ErrorCode.SESSION_NOT_FOUND)
         frames: list[Frame] = []

@@ -1,7 +1,7 @@
 """A task that is there only while there is something for it to do."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 
 
 class Errand:
@@ -11,13 +11,14 @@ class Errand:
     and weighs more than the rest of an idle connection.
     """
 
-    def __init__(self, run: Callable[[], Coroutine[object, object, None]]) -> None:
-        self._run = run
+    __slots__ = ("_task",)
+
+    def __init__(self) -> None:
         self._task: asyncio.Task[None] | None = None
 
-    def begin(self) -> None:
+    def begin(self, run: Coroutine[object, object, None]) -> None:
         """Begin to run; the last run must be at its end."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task = asyncio.get_running_loop().create_task(run)
 
     async def cancel(self) -> None:
         """Stop running, and wait for the end of it; raises what a run failed with."""

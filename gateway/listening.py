@@ -25,10 +25,13 @@ class PeerLimits:
     close_s: float = 2.0
     """How long it may take to read what is left once its WebSocket is being closed."""
 
-    ping_every_s: float = 20.0
-    """How often a WebSocket is pinged."""
+    ping_every_s: float = 26.0
+    """How often a WebSocket is pinged, at least.
 
-    pong_s: float = 20.0
+    A little longer than the usual `HEARTBEAT_S`: a ping goes with a heartbeat, in one write.
+    """
+
+    pong_s: float = 14.0
     """How long a peer whose socket is not full may take to answer."""
 
     max_unread_bytes: int = 1024 * 1024

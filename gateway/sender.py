@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections import deque
 from contextlib import suppress
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -11,6 +10,7 @@ from gateway.conversation import Reader
 from gateway.errand import Errand
 from gateway.errors import as_refusal
 from gateway.sockets import ChatSocket, socket_of
+from gateway.waiting import in_company
 from protocol.errors import CloseCode, ErrorCode, Refusal
 from protocol.server_frames import Error, Frame, ServerFrame, ServerPing
 
@@ -29,13 +29,19 @@ class Sender:
     not read meanwhile is not kept here but read from the log, merged, when it can be sent.
     """
 
+    __slots__ = (
+        *("_socket", "_line", "_loop", "_reader", "_outbox", "_task", "_sending", "_rung"),
+        *("_closing", "_room", "_heartbeat", "_heartbeat_s", "_last_sent"),
+    )
+
     def __init__(self, socket: WebSocket, *, heartbeat_s: float) -> None:
         self._socket = socket
         self._heartbeat_s = heartbeat_s
         self._line = socket_of(socket.scope)
         self._loop = asyncio.get_running_loop()
-        self._outbox: deque[Frame] = deque()
-        self._task = Errand(self._send_all)
+        # A list, for it is short, and an empty deque weighs 0.6 KB.
+        self._outbox: list[Frame] = []
+        self._task = Errand()
         self._closing: CloseCode | None = None
         self._room: asyncio.Event | None = None
         # From now on until `begin`, as while a task is sending, nothing is sent at once.
@@ -48,7 +54,7 @@ class Sender:
         self._reader = reader
         self._sending = False
         self._last_sent = self._loop.time()
-        self._heartbeat = self._loop.call_later(self._heartbeat_s, self._beat)
+        self._beat_in(self._heartbeat_s)
         self.ring()
 
     async def end(self) -> None:
@@ -83,7 +89,7 @@ class Sender:
             self._rung = True
         elif not self._send_at_once():
             self._sending = True
-            self._task.begin()
+            self._task.begin(self._send_all())
 
     def _put(self, frame: Frame) -> None:
         self._outbox.append(frame)
@@ -93,20 +99,28 @@ class Sender:
         silent_s = self._loop.time() - self._last_sent
         if silent_s >= self._heartbeat_s and not self._sending:
             self._put(_PING)
+            if self._line is not None:
+                self._line.ping_along()
             silent_s = 0.0
-        wait_s = max(self._heartbeat_s - silent_s, self._heartbeat_s / 10)
-        self._heartbeat = self._loop.call_later(wait_s, self._beat)
+        self._beat_in(max(self._heartbeat_s - silent_s, self._heartbeat_s / 10))
+
+    def _beat_in(self, seconds: float) -> None:
+        self._heartbeat = self._loop.call_later(in_company(self._loop, seconds), self._beat)
 
     # In the step that brings it
 
     def _send_at_once(self) -> bool:
         """Send all there is; False if a task is to go on: it has to wait, or something is wrong."""
-        if self._line is None or self._closing is not None:
-            return False
+        line = self._line
         try:
-            if self._outbox and not self._write_answers(self._line):
+            if line is None or not line.takes_more() or self._closing is not None:
                 return False
-            return self._write_log(self._line)
+            if not self._outbox and (frame := self._reader.read_newest()) is not None:
+                # Nearly always: one more piece for a client that has all the others.
+                line.write(frame.message)
+                self._last_sent = self._loop.time()
+                return True
+            return self._write_answers(line) and self._write_log(line)
         except Refusal:
             return False  # nothing can follow in this log; the task finds the same, and says so
         except Exception:  # whatever it is, it is no fault of the one who rang
@@ -118,7 +132,7 @@ class Sender:
         while self._outbox:
             if not line.takes_more():
                 return False
-            line.write(self._outbox.popleft().message)
+            line.write(self._outbox.pop(0).message)
             self._last_sent = self._loop.time()
         return True
 
@@ -130,8 +144,6 @@ class Sender:
             for frame in frames:
                 line.write(frame.message)
             self._last_sent = self._loop.time()
-            if self._reader.caught_up:
-                return True
         return False
 
     # In a task
@@ -171,7 +183,7 @@ class Sender:
         """Send the answers that are due; those given meanwhile may tell of frames still to come."""
         due = len(self._outbox)
         for _ in range(due):
-            await self._send(self._outbox.popleft())
+            await self._send(self._outbox.pop(0))
             if self._room is not None:
                 self._room.set()
         return bool(due)

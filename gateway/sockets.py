@@ -7,9 +7,9 @@ from ending. What is overridden here is private to uvicorn; `tests/gateway/test_
 """
 
 import asyncio
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, cast
+from weakref import ref
 
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -21,6 +21,8 @@ from websockets.http11 import Request
 from websockets.protocol import State
 
 from gateway.listening import PeerLimits
+from gateway.transports import BoundedTransport, Limit
+from gateway.waiting import Gate, Mailbox
 from protocol.errors import CloseCode
 
 _HEAD_TOO_LARGE = (
@@ -29,6 +31,7 @@ _HEAD_TOO_LARGE = (
 )
 _DEFAULT = PeerLimits()
 _EXTENSION = "midm.socket"
+_OPEN = State.OPEN
 
 
 class ChatHttp(HttpToolsProtocol):
@@ -37,7 +40,7 @@ class ChatHttp(HttpToolsProtocol):
     def __init__(self, *arguments: Any, limits: PeerLimits = _DEFAULT, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._limits = limits
-        self._request_limit = _Limit(self.loop)
+        self._request_limit = Limit(self.loop)
         self._in_head = False
         self._head_bytes = 0
 
@@ -60,6 +63,12 @@ class ChatHttp(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > self._limits.max_head_bytes:
                 self._refuse_head()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over, and leave nothing behind."""
+        super().handle_websocket_upgrade()
+        # It knows us as we know it: nobody but the garbage collector could free the two.
+        self.parser = None  # type: ignore[assignment]
 
     def on_message_begin(self) -> None:
         """Expect the rest of the next request's head."""
@@ -129,11 +138,25 @@ class ChatHttp(HttpToolsProtocol):
 class ChatSocket(WebSocketsSansIOProtocol):
     """One WebSocket connection."""
 
+    # More than 30 attributes do not fit into what instances share (PEP 412): each would have a
+    # dictionary of its own, of 1.6 KB.
+    __slots__ = (
+        *("_limits", "_message", "_peer", "_was_full"),
+        *("config", "app", "loop", "logger", "root_path", "asgi_version", "app_state"),
+        *("connections", "tasks", "default_headers", "transport", "server", "client", "scheme"),
+        *("queue", "handshake_initiated", "handshake_complete", "close_sent", "disconnected"),
+        *("close_timer", "close_timeout", "initial_response", "conn", "read_paused", "writable"),
+        *("ping_interval", "ping_timeout", "ping_timer", "pong_timer", "pending_ping_payload"),
+        *("ping_sent_at", "last_ping_rtt", "frames", "curr_msg_data_type"),
+        *("request", "response", "scope"),
+    )
+
     def __init__(self, *arguments: Any, limits: PeerLimits = _DEFAULT, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._limits = limits
-        self._message = bytearray()
         self._was_full = False
+        self.queue: Mailbox[Any] = Mailbox()  # type: ignore[assignment]
+        self.writable: Gate = Gate()  # type: ignore[assignment]
         self.close_timeout = limits.close_s
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -150,12 +173,13 @@ class ChatSocket(WebSocketsSansIOProtocol):
         """Let the application find this connection beside the callables of ASGI."""
         super().handle_connect(event)
         if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
-            cast("dict[str, Any]", self.scope["extensions"])[_EXTENSION] = self
+            # Weakly, for it is we who keep the scope.
+            cast("dict[str, Any]", self.scope["extensions"])[_EXTENSION] = ref(self)
 
     def takes_more(self) -> bool:
         """Whether a message can be written in this very step: neither too early nor too late."""
-        over = self.disconnected or self.close_sent or self.transport.is_closing()
-        return not over and self.writable.is_set() and self.conn.state is State.OPEN
+        # Once the closing handshake has begun, a peer is sent nothing more (RFC 6455, 5.5.1).
+        return self._peer.takes_more and self.conn.state is _OPEN
 
     def write(self, message: bytes) -> None:
         """Write a whole message, as it goes on the wire, to a peer that `takes_more`.
@@ -192,6 +216,8 @@ class ChatSocket(WebSocketsSansIOProtocol):
         """Expect nothing any more."""
         super().connection_lost(exc)
         self._peer.lost()
+        # It is a generator that keeps what keeps it, and so would wait for the garbage collector.
+        self.conn.parser.close()
 
     def handle_cont(self, event: Frame) -> None:
         """Keep a message that comes in pieces in one: a piece weighs more than the byte in it."""
@@ -207,6 +233,21 @@ class ChatSocket(WebSocketsSansIOProtocol):
         super().handle_ping()
         if self.transport.get_write_buffer_size() > self._limits.max_unread_bytes:
             self.transport.abort()
+
+    def start_keepalive(self) -> None:
+        """Begin to ask, now and then, whether the peer is there."""
+        self.ping_sent_at = self.loop.time()
+        super().start_keepalive()
+
+    def ping_along(self) -> None:
+        """Ping with what is just being written, where a ping would be due before long.
+
+        Two writes, and two wakes of the peer, are what an idle connection costs.
+        """
+        waited_s = self.loop.time() - self.ping_sent_at
+        if self.ping_timer is not None and waited_s > self._limits.ping_every_s / 2:
+            self.ping_timer.cancel()
+            self.send_keepalive_ping()
 
     def send_keepalive_ping(self) -> None:
         """Ask whether the peer is there."""
@@ -236,7 +277,10 @@ class ChatSocket(WebSocketsSansIOProtocol):
             # uvicorn has closed it by itself, and would blame the application for not knowing.
             raise ClientDisconnected
         await super().send(message)
-        if message["type"] == "websocket.http.response.body":
+        if message["type"] == "websocket.accept":
+            # The handshake is over; an idle connection would keep 3 KB of it.
+            self.request = self.response = None  # type: ignore[assignment]
+        elif message["type"] == "websocket.http.response.body":
             # Refused by the application, which is an answer: uvicorn would log that there is none.
             self.handshake_complete = not message.get("more_body", False)
 
@@ -255,90 +299,5 @@ class ChatSocket(WebSocketsSansIOProtocol):
 
 def socket_of(scope: Scope) -> ChatSocket | None:
     """Find the connection behind a WebSocket; None where it has no socket, as in some tests."""
-    found: ChatSocket | None = scope.get("extensions", {}).get(_EXTENSION)
-    return found
-
-
-class BoundedTransport:
-    """A transport that waits for a peer that reads, however slowly, and for no other.
-
-    While its buffer is full, or it is being closed, the peer has to read something at least every
-    `read_s` or `close_s` seconds.
-    """
-
-    def __init__(
-        self,
-        inner: asyncio.Transport,
-        loop: asyncio.AbstractEventLoop,
-        *,
-        read_s: float,
-        close_s: float,
-    ) -> None:
-        self.inner = inner
-        self.is_full = False
-        self._read_s = read_s
-        self._close_s = close_s
-        self._reading = _Limit(loop)
-        self._closing = _Limit(loop)
-
-        # Not left to `__getattr__`, which is slow: these are used for every token.
-        self.write = inner.write
-        self.is_closing = inner.is_closing
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def close(self) -> None:
-        """Close when the peer has read what is left; abort when it does not read."""
-        self.inner.close()
-        self._watch(self._closing, self._close_s, self.inner.abort)
-
-    def expect_reading(self, give_up: Callable[[], None]) -> None:
-        """Note that the buffer is full; give up a peer that leaves it so."""
-        self.is_full = True
-        self._watch(self._reading, self._read_s, give_up)
-
-    def reads(self) -> None:
-        """Note that there is room in the buffer again."""
-        self.is_full = False
-        self._reading.lift()
-
-    def lost(self) -> None:
-        """Expect nothing any more."""
-        self._reading.lift()
-        self._closing.lift()
-
-    def _watch(self, limit: "_Limit", seconds: float, give_up: Callable[[], None]) -> None:
-        unread = self.inner.get_write_buffer_size()
-
-        def look() -> None:
-            if self.inner.get_write_buffer_size() < unread:
-                self._watch(limit, seconds, give_up)
-            else:
-                give_up()
-
-        limit.start(seconds, look)
-
-
-class _Limit:
-    """A limit of time, which does something when it is reached."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def counts(self) -> bool:
-        """Whether it has been started, and not lifted since."""
-        return self._timer is not None
-
-    def start(self, seconds: float, reached: Callable[[], None]) -> None:
-        """Begin to count, anew if it counts already."""
-        self.lift()
-        self._timer = self._loop.call_later(seconds, reached)
-
-    def lift(self) -> None:
-        """Count no longer."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    found: ref[ChatSocket] | None = scope.get("extensions", {}).get(_EXTENSION)
+    return found() if found else None

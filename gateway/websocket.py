@@ -1,10 +1,13 @@
 """One WebSocket: frames in, one function called for each, frames out."""
 
 import logging
-from collections import deque
+from collections.abc import Awaitable
 from uuid import uuid4
 
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, QueryParams
 from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.conversation import Reader
@@ -41,6 +44,7 @@ from storage.log import Joined
 
 log = logging.getLogger(__name__)
 
+PATH = "/ws"
 MAX_INBOX_FRAMES = 256
 MAX_BAD_FRAMES = 10
 """So many invalid frames in a row, and the socket is closed: the peer is not one of ours."""
@@ -48,19 +52,40 @@ MAX_BAD_FRAMES = 10
 MAX_HISTORY_BYTES = 512 * 1024 - 4_096
 
 
+def short_cut(app: Starlette) -> ASGIApp:
+    """Lead to the WebSocket past the layers of an application; all else goes through them.
+
+    They do nothing for it, and each is a frame that an open connection would keep.
+    """
+
+    def lead(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] == "websocket" and scope["path"] == PATH:
+            scope["app"] = app
+            return websocket_endpoint(WebSocket(scope, receive, send))
+        return app(scope, receive, send)
+
+    return lead
+
+
 async def websocket_endpoint(socket: WebSocket) -> None:
     """Serve `GET /ws` until either side closes it."""
     house = house_of(socket)
-    origin = socket.headers.get("origin")
-    if origin is not None and not house.origins.allow(origin, host=socket.headers.get("host")):
+    if not _is_welcome(house, Headers(scope=socket.scope)):
         log.warning("refused a WebSocket of another origin")
         await socket.send_denial_response(PlainTextResponse("Origin not allowed", 403))
         return
+    # Nobody asks for them again, and a browser's weigh a good part of an idle connection.
+    socket.scope["headers"] = []
     await socket.accept(subprotocol=_subprotocol(socket.scope["subprotocols"]))
     try:
         await Connection(socket, house).serve()
     except WebSocketDisconnect:
         log.debug("a WebSocket went away while it was being greeted")
+
+
+def _is_welcome(house: House, head: Headers) -> bool:
+    origin = head.get("origin")
+    return origin is None or house.origins.allow(origin, host=head.get("host"))
 
 
 def _subprotocol(offered: list[str]) -> str | None:
@@ -78,14 +103,22 @@ class Connection:
     something to send that has to wait, one of the sender's sends it.
     """
 
+    __slots__ = (
+        *("_socket", "_house", "_session_id", "_after", "_reader", "_sender"),
+        *("_inbox", "_answers", "_answering", "_bad_frames"),
+    )
+
     def __init__(self, socket: WebSocket, house: House) -> None:
         self._socket = socket
         self._house = house
-        self._session_id = socket.query_params.get("session_id") or ""
+        query = QueryParams(socket.scope["query_string"])
+        self._session_id = query.get("session_id") or ""
+        self._after = query.get("after")
         self._reader: Reader | None = None
-        self._inbox: deque[str] = deque()
+        # A list, for it is short, and an empty deque weighs 0.6 KB.
+        self._inbox: list[str] = []
         self._sender = Sender(socket, heartbeat_s=house.settings.heartbeat_s)
-        self._answers = Errand(self._answer_all)
+        self._answers = Errand()
         self._answering = False
         self._bad_frames = 0
 
@@ -95,39 +128,46 @@ class Connection:
 
     async def serve(self) -> None:
         """Greet the client, then send and receive until the socket is closed."""
-        try:
-            created, joined = await self._join()
-        except Exception as error:  # whatever it is, the client is told and the socket closed
-            await self._turn_away(as_refusal(error))
-            return
-        broker, database = self._house.broker, self._house.database
-        with broker.watch(self._session_id, self._sender.ring) as channel:
-            self._reader = Reader(
-                self._session_id, joined.cursor, channel=channel, database=database
-            )
-            self.say(greet(self._house, self._session_id, joined, created=created))
-            self._house.connections.add(self)
-            if self._house.turns.draining:
-                # It came too late to be told with the others.
-                self.say(farewell())
-            self._sender.begin(self._reader)
-            try:
-                await self._receive_all()
-            finally:
-                self._house.connections.discard(self)
-                await self._answers.cancel()
-                await self._sender.end()
-
-    async def _join(self) -> tuple[bool, Joined]:
-        database = self._house.database
         created = not self._session_id
         if created:
             self._session_id = str(uuid4())
+        # Before it is looked up: whatever is stored after that is heard of.
+        with self._house.broker.watch(self._session_id, self._sender.ring) as channel:
+            try:
+                joined = await self._join(created=created)
+            except Exception as error:  # whatever it is, the client is told and the socket closed
+                await self._turn_away(as_refusal(error))
+                return
+            self._reader = Reader(
+                self._session_id,
+                joined.cursor,
+                channel=channel,
+                database=self._house.database,
+                at_end=joined.at_end,
+            )
+            self.say(greet(self._house, self._session_id, joined, created=created))
+            await self._attend(self._reader)
+
+    async def _join(self, *, created: bool) -> Joined:
+        database = self._house.database
+        if created:
             await database.write(sessions.create(self._session_id, {}))
-        else:
-            database.submit(sessions.note_use(self._session_id))
-        after = self._socket.query_params.get("after")
-        return created, await database.read(stored_log.join(self._session_id, after))
+            return stored_log.joined_new(self._after)
+        database.submit(sessions.note_use(self._session_id))
+        return await database.read(stored_log.join(self._session_id, self._after))
+
+    async def _attend(self, reader: Reader) -> None:
+        self._house.connections.add(self)
+        if self._house.turns.draining:
+            # It came too late to be told with the others.
+            self.say(farewell())
+        self._sender.begin(reader)
+        try:
+            await self._receive_all()
+        finally:
+            self._house.connections.discard(self)
+            await self._answers.cancel()
+            await self._sender.end()
 
     async def _turn_away(self, refusal: Refusal) -> None:
         await self._socket.send_text(Error.of(refusal).frame().text)
@@ -149,12 +189,12 @@ class Connection:
                 self._inbox.append(text)
                 if not self._answering:
                     self._answering = True
-                    self._answers.begin()
+                    self._answers.begin(self._answer_all())
 
     async def _answer_all(self) -> None:
         while self._inbox and not self._sender.closing:
             await self._sender.room()
-            await self._answer_one(self._inbox.popleft())
+            await self._answer_one(self._inbox.pop(0))
         self._answering = False
 
     async def _answer_one(self, text: str) -> None:

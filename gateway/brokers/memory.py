@@ -11,6 +11,8 @@ from protocol.server_frames import Frame
 class MemoryChannel:
     """One session's present, kept while somebody watches or a turn is open."""
 
+    __slots__ = ("closing", "deleted", "live", "newest", "rings")
+
     def __init__(self) -> None:
         # Replaced, never changed: who is rung may stop watching at once.
         self.rings: tuple[Ring, ...] = ()
@@ -61,9 +63,11 @@ class MemoryBroker:
             channel.ring()
 
     def append(self, session_id: str, text: str, *, token_count: int) -> None:
-        if (channel := self._channels.get(session_id)) and channel.live:
-            channel.live.append(text, token_count)
-            channel.ring()
+        channel = self._channels.get(session_id)
+        if channel is not None and (live := channel.live) is not None:
+            live.append(text, token_count)
+            for ring in channel.rings:
+                ring()
 
     def notice(self, session_id: str, frame: Frame) -> None:
         if (channel := self._channels.get(session_id)) and channel.live:

@@ -85,18 +85,62 @@ async def test_accepted_precedes_start_even_when_the_log_is_read_slowly(
             await over.wait()
         return await read(self, operation)
 
-    session_id = await gateway.new_session()
-    async with gateway.tab(session_id) as other:
-        await other.settle()
+    async with gateway.tab() as other:
+        await other.chat("before")
+        await other.ends()
         monkeypatch.setattr(type(database), "read", slow_read)
-        async with gateway.tab(session_id) as tab:
+        # Behind the end, so that there is something to look for.
+        async with gateway.tab(other.session_id, after="0.0.end") as tab:
             with anyio.fail_after(WITHIN_S):
                 await reading.wait()
             await tab.send(type="chat", message="hi")
-            await other.ends()
+            await other.ends(2)
             over.set()
+            await tab.ends(2)
+    told = ["start", "token", "complete"]
+    assert tab.kinds() == ["accepted", *told, *told]
+
+
+async def test_who_joins_while_a_turn_is_asked_and_answered_is_told_it(
+    gateway: Gateway, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.autoreply(lambda _: ["quick"])
+    database = gateway.house.database
+    read = type(database).read
+    async with gateway.tab() as other:
+
+        async def overtaken_read(self: Any, operation: Any) -> Any:
+            found = await read(self, operation)
+            if operation.__name__ == "join":
+                await other.chat("hi")
+                await other.ends()
+            return found
+
+        monkeypatch.setattr(type(database), "read", overtaken_read)
+        async with gateway.tab(other.session_id) as tab:
+            assert tab.ready["cursor"] == "0.0.end"
             await tab.ends()
-    assert tab.kinds() == ["accepted", "start", "token", "complete"]
+    assert tab.kinds() == ["start", "token", "complete"]
+
+
+async def test_who_joins_at_the_end_of_the_log_does_not_look_for_more(
+    gateway: Gateway, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = gateway.house.database
+    read = type(database).read
+    reads: list[str] = []
+
+    async def noted_read(self: Any, operation: Any) -> Any:
+        reads.append(operation.__name__)
+        return await read(self, operation)
+
+    monkeypatch.setattr(type(database), "read", noted_read)
+    async with gateway.tab() as tab:
+        await tab.settle()
+        assert reads == []
+        async with gateway.tab(tab.session_id) as other:
+            await other.settle()
+            assert reads == ["join"]
 
 
 async def test_events_say_what_the_contract_says(gateway: Gateway, model: ScriptedModel) -> None:

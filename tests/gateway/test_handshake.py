@@ -116,6 +116,14 @@ async def test_the_subprotocol_is_one_that_was_offered_and_never_a_token(
         assert tab.socket.subprotocol == answered
 
 
+async def test_only_its_own_path_leads_to_a_websocket(served: Gateway) -> None:
+    for path in ("/", "/ws/", "/wss", "/api/sessions"):
+        with pytest.raises(WebSocketUpgradeError) as refused:
+            async with aconnect_ws(path, served.http):
+                pass
+        assert refused.value.response.status_code == 403
+
+
 async def test_a_token_alone_is_not_answered(served: Gateway) -> None:
     async with served.tab(subprotocols=["bearer.secret"]) as tab:
         assert tab.socket.subprotocol is None

@@ -66,14 +66,14 @@ async def test_while_its_socket_is_full_text_waits_in_the_log_and_merges(
         call = await model.call()
         await call.say("0")
         await tab.next("token")
-        writable = sender_of(served)._line.writable
-        writable.clear()
+        line = sender_of(served)._line
+        line.pause_writing()
         for piece in "12345":
             await call.say(piece)
         live = served.house.broker.live(tab.session_id)
         assert live
         await until(lambda: live.length == 6)
-        writable.set()
+        line.resume_writing()
         await call.complete()
         _, _, first, *rest, _ = await told(tab)
         assert first + "".join(rest) == "012345"

@@ -1,11 +1,15 @@
 """Peers that do not read, or are no longer there, and what the gateway makes of them."""
 
+import gc
 import logging
+import re
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from inspect import getsource, isfunction, isgenerator
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import anyio
 import pytest
@@ -13,9 +17,12 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.server import ServerProtocol
 
 from gateway.listening import PeerLimits
-from gateway.sockets import BoundedTransport, ChatHttp, ChatSocket
+from gateway.sockets import ChatHttp, ChatSocket
+from gateway.transports import BoundedTransport
+from gateway.waiting import Gate, Mailbox
 from tests.gateway.harness import Json
 from tests.gateway.peers import (
     CLOSE,
@@ -281,6 +288,48 @@ async def test_a_ping_behind_text_that_is_not_read_yet_is_not_missed(tmp_path: P
         assert text == TEXT
 
 
+async def test_a_ping_goes_with_a_heartbeat_in_one_write(tmp_path: Path) -> None:
+    limits = replace(PATIENT, ping_every_s=1.5 * SOON_S)
+    async with (
+        serving(tmp_path, limits, heartbeat_s=SOON_S) as served,
+        Peer(served.url) as peer,
+    ):
+        await peer.open()
+        heartbeat = b'\x81\x0f{"type":"ping"}'
+        written = await peer.receive()
+        assert written.startswith(heartbeat)
+        assert written[len(heartbeat) :][:2] == bytes((0x80 | PING, 4))
+        assert len(written) == len(heartbeat) + 6
+        # Not answered yet: the next heartbeat goes alone.
+        assert await peer.receive() == heartbeat
+
+
+# Who asks for nothing
+
+
+async def test_an_idle_connection_keeps_neither_its_head_nor_a_dictionary(tmp_path: Path) -> None:
+    async with serving(tmp_path, PATIENT) as served, Peer(served.url) as peer:
+        await peer.open()
+        [connection] = served.connections
+        assert vars(connection) == {}, "what is not in its slots weighs twice"
+        assert connection.scope["headers"] == []
+        assert (connection.request, connection.response) == (None, None)
+
+
+async def test_a_connection_that_has_left_is_no_work_for_the_garbage_collector(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, PATIENT) as served:
+        gc.disable()
+        try:
+            async with Peer(served.url) as peer:
+                await peer.open()
+                [left] = map(ref, served.connections)
+            await until(lambda: left() is None)
+        finally:
+            gc.enable()
+
+
 # Shutdown
 
 
@@ -314,12 +363,12 @@ async def test_who_has_closed_and_does_not_read_does_not_break_the_stop(tmp_path
 
 # What this leans on
 
-ADDED = ("takes_more", "write")
+ADDED = ("ping_along", "takes_more", "write")
 
 
 def overridden(ours: type, theirs: type) -> list[tuple[type, str]]:
-    names = [name for name in vars(ours) if not name.startswith("_") and name not in ADDED]
-    return [(theirs, name) for name in names]
+    names = [name for name, value in vars(ours).items() if isfunction(value)]
+    return [(theirs, name) for name in names if not name.startswith("_") and name not in ADDED]
 
 
 @pytest.mark.parametrize(
@@ -336,11 +385,12 @@ def test_uvicorn_still_has_what_is_overridden(theirs: type, name: str) -> None:
 @pytest.mark.parametrize(
     ("protocol", "names"),
     [
-        (ChatHttp, "loop transport flow cycle pipeline"),
+        (ChatHttp, "loop transport flow cycle pipeline parser"),
         (
             ChatSocket,
             "loop transport conn queue writable frames close_sent close_timer close_timeout"
-            " handshake_initiated handshake_complete pong_timer pending_ping_payload",
+            " handshake_initiated handshake_complete pong_timer pending_ping_payload"
+            " ping_timer ping_sent_at",
         ),
     ],
 )
@@ -351,6 +401,17 @@ async def test_uvicorn_still_has_the_state_that_is_looked_at(protocol: Any, name
         config=config, server_state=uvicorn.server.ServerState(), app_state={}
     )
     assert [name for name in names.split() if not hasattr(base, name)] == []
+
+
+@pytest.mark.parametrize(("attribute", "ours"), [("queue", Mailbox), ("writable", Gate)])
+def test_uvicorn_asks_no_more_of_what_it_waits_by_than_ours_can(attribute: str, ours: type) -> None:
+    asked = re.findall(rf"self\.{attribute}\.(\w+)", getsource(WebSocketsSansIOProtocol))
+    assert asked
+    assert [name for name in asked if not callable(getattr(ours, name, None))] == []
+
+
+def test_websockets_still_parses_with_a_generator() -> None:
+    assert isgenerator(ServerProtocol().parser)
 
 
 async def test_the_protocols_are_those_that_serve(tmp_path: Path) -> None:
