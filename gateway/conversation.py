@@ -72,7 +72,8 @@ class Reader:
         turn = self._turn
         if turn is None or turn.newest != self.cursor.offset or turn.asides != self._told_asides:
             return None
-        if (frame := turn.newest_token()) is not None:
+        frame = turn.newest_token
+        if frame is not None:
             self.cursor = frame.cursor or self.cursor
         return frame
 

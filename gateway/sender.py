@@ -9,7 +9,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from gateway.conversation import Reader
 from gateway.errand import Errand
 from gateway.errors import as_refusal
-from gateway.sockets import ChatSocket, socket_of
+from gateway.sockets import socket_of
+from gateway.transports import BoundedTransport
 from gateway.waiting import in_company
 from protocol.errors import CloseCode, ErrorCode, Refusal
 from protocol.server_frames import Error, Frame, ServerFrame, ServerPing
@@ -30,7 +31,7 @@ class Sender:
     """
 
     __slots__ = (
-        *("_socket", "_line", "_loop", "_reader", "_outbox", "_task", "_sending", "_rung"),
+        *("_socket", "_line", "_peer", "_loop", "_reader", "_outbox", "_task", "_sending", "_rung"),
         *("_closing", "_room", "_heartbeat", "_heartbeat_s", "_last_sent"),
     )
 
@@ -38,6 +39,7 @@ class Sender:
         self._socket = socket
         self._heartbeat_s = heartbeat_s
         self._line = socket_of(socket.scope)
+        self._peer = self._line.peer if self._line else None
         self._loop = asyncio.get_running_loop()
         # A list, for it is short, and an empty deque weighs 0.6 KB.
         self._outbox: list[Frame] = []
@@ -87,7 +89,7 @@ class Sender:
         """Send what there is to send."""
         if self._sending:
             self._rung = True
-        elif not self._send_at_once():
+        elif not self._send_newest() and not self._send_at_once():
             self._sending = True
             self._task.begin(self._send_all())
 
@@ -109,42 +111,50 @@ class Sender:
 
     # In the step that brings it
 
+    def _send_newest(self) -> bool:
+        """Send the piece that was just appended; False if that is not all there is to do.
+
+        Nearly always it is: each client that keeps up comes here once for every token.
+        """
+        if self._outbox or self._peer is None or not self._peer.takes_more:
+            return False
+        if (frame := self._reader.read_newest()) is None:
+            return False
+        return self._write(self._peer, frame)
+
     def _send_at_once(self) -> bool:
         """Send all there is; False if a task is to go on: it has to wait, or something is wrong."""
-        line = self._line
+        if self._peer is None or self._closing is not None:
+            return False
         try:
-            if line is None or not line.takes_more() or self._closing is not None:
-                return False
-            if not self._outbox and (frame := self._reader.read_newest()) is not None:
-                # Nearly always: one more piece for a client that has all the others.
-                line.write(frame.message)
-                self._last_sent = self._loop.time()
-                return True
-            return self._write_answers(line) and self._write_log(line)
+            return self._send_outbox(self._peer) and self._send_log(self._peer)
         except Refusal:
             return False  # nothing can follow in this log; the task finds the same, and says so
+
+    def _send_outbox(self, peer: BoundedTransport) -> bool:
+        while self._outbox:
+            if not peer.takes_more or not self._write(peer, self._outbox.pop(0)):
+                return False
+        return True
+
+    def _send_log(self, peer: BoundedTransport) -> bool:
+        while peer.takes_more:
+            frames = self._reader.read_live()
+            if not frames:
+                return frames is not None
+            if not all(self._write(peer, frame) for frame in frames):
+                return False
+        return False
+
+    def _write(self, peer: BoundedTransport, frame: Frame) -> bool:
+        try:
+            peer.write(frame.message)
         except Exception:  # whatever it is, it is no fault of the one who rang
             log.exception("a WebSocket could not be written to")
             self._closing = CloseCode.INTERNAL
             return False
-
-    def _write_answers(self, line: ChatSocket) -> bool:
-        while self._outbox:
-            if not line.takes_more():
-                return False
-            line.write(self._outbox.pop(0).message)
-            self._last_sent = self._loop.time()
+        self._last_sent = self._loop.time()
         return True
-
-    def _write_log(self, line: ChatSocket) -> bool:
-        while line.takes_more():
-            frames = self._reader.read_live()
-            if not frames:
-                return frames is not None
-            for frame in frames:
-                line.write(frame.message)
-            self._last_sent = self._loop.time()
-        return False
 
     # In a task
 

@@ -18,7 +18,6 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame
 from websockets.http11 import Request
-from websockets.protocol import State
 
 from gateway.listening import PeerLimits
 from gateway.transports import BoundedTransport, Limit
@@ -31,7 +30,6 @@ _HEAD_TOO_LARGE = (
 )
 _DEFAULT = PeerLimits()
 _EXTENSION = "midm.socket"
-_OPEN = State.OPEN
 
 
 class ChatHttp(HttpToolsProtocol):
@@ -46,10 +44,10 @@ class ChatHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a request."""
-        self._peer = BoundedTransport(
+        self.peer = BoundedTransport(
             transport, self.loop, read_s=self._limits.read_s, close_s=self._limits.read_s
         )
-        super().connection_made(cast(asyncio.Transport, self._peer))
+        super().connection_made(cast(asyncio.Transport, self.peer))
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
@@ -93,18 +91,18 @@ class ChatHttp(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Give a peer that does not read some time."""
         super().pause_writing()
-        self._peer.expect_reading(self.transport.abort)
+        self.peer.expect_reading(self.transport.abort)
 
     def resume_writing(self) -> None:
         """Go on with a peer that reads again."""
         super().resume_writing()
-        self._peer.reads()
+        self.peer.reads()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Expect nothing any more."""
         super().connection_lost(exc)
         self._request_limit.lift()
-        self._peer.lost()
+        self.peer.lost()
 
     def shutdown(self) -> None:
         """Close the connection as soon as its response is complete."""
@@ -113,7 +111,7 @@ class ChatHttp(HttpToolsProtocol):
 
     def _leave(self) -> None:
         # Whoever neither reads nor says all that was announced is not waited for any longer.
-        if self._peer.is_full or self._request_limit.counts or self.transport.is_closing():
+        if self.peer.is_full or self._request_limit.counts or self.transport.is_closing():
             self.transport.abort()
 
     def _expect_head(self) -> None:
@@ -136,12 +134,17 @@ class ChatHttp(HttpToolsProtocol):
 
 
 class ChatSocket(WebSocketsSansIOProtocol):
-    """One WebSocket connection."""
+    """One WebSocket connection.
+
+    Whole messages may be written to its `peer` directly while that takes more. What `send` does
+    beside it, waiting and a state machine that writes the same bytes, costs as much as all else
+    that happens to a token.
+    """
 
     # More than 30 attributes do not fit into what instances share (PEP 412): each would have a
     # dictionary of its own, of 1.6 KB.
     __slots__ = (
-        *("_limits", "_message", "_peer", "_was_full"),
+        *("_limits", "_message", "peer", "_was_full"),
         *("config", "app", "loop", "logger", "root_path", "asgi_version", "app_state"),
         *("connections", "tasks", "default_headers", "transport", "server", "client", "scheme"),
         *("queue", "handshake_initiated", "handshake_complete", "close_sent", "disconnected"),
@@ -161,13 +164,13 @@ class ChatSocket(WebSocketsSansIOProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a connection over from HTTP."""
-        self._peer = BoundedTransport(
+        self.peer = BoundedTransport(
             cast(asyncio.Transport, getattr(transport, "inner", transport)),
             self.loop,
             read_s=self._limits.read_s,
             close_s=self._limits.close_s,
         )
-        super().connection_made(cast(asyncio.Transport, self._peer))
+        super().connection_made(cast(asyncio.Transport, self.peer))
 
     def handle_connect(self, event: Request) -> None:
         """Let the application find this connection beside the callables of ASGI."""
@@ -175,19 +178,6 @@ class ChatSocket(WebSocketsSansIOProtocol):
         if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
             # Weakly, for it is we who keep the scope.
             cast("dict[str, Any]", self.scope["extensions"])[_EXTENSION] = ref(self)
-
-    def takes_more(self) -> bool:
-        """Whether a message can be written in this very step: neither too early nor too late."""
-        # Once the closing handshake has begun, a peer is sent nothing more (RFC 6455, 5.5.1).
-        return self._peer.takes_more and self.conn.state is _OPEN
-
-    def write(self, message: bytes) -> None:
-        """Write a whole message, as it goes on the wire, to a peer that `takes_more`.
-
-        What `send` does beside it, waiting and a state machine that writes the same bytes, costs
-        as much as all else that happens to a token.
-        """
-        self.transport.write(message)
 
     def data_received(self, data: bytes) -> None:
         """Take the next bytes; first of all a whole head, with which HTTP was content."""
@@ -205,17 +195,17 @@ class ChatSocket(WebSocketsSansIOProtocol):
         """Give a peer that does not read some time."""
         super().pause_writing()
         self._was_full = True
-        self._peer.expect_reading(self._give_up_reader)
+        self.peer.expect_reading(self._give_up_reader)
 
     def resume_writing(self) -> None:
         """Go on with a peer that reads again."""
         super().resume_writing()
-        self._peer.reads()
+        self.peer.reads()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Expect nothing any more."""
         super().connection_lost(exc)
-        self._peer.lost()
+        self.peer.lost()
         # It is a generator that keeps what keeps it, and so would wait for the garbage collector.
         self.conn.parser.close()
 
@@ -251,7 +241,7 @@ class ChatSocket(WebSocketsSansIOProtocol):
 
     def send_keepalive_ping(self) -> None:
         """Ask whether the peer is there."""
-        self._was_full = self._peer.is_full
+        self._was_full = self.peer.is_full
         super().send_keepalive_ping()
 
     def keepalive_timeout(self) -> None:
@@ -280,6 +270,9 @@ class ChatSocket(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.accept":
             # The handshake is over; an idle connection would keep 3 KB of it.
             self.request = self.response = None  # type: ignore[assignment]
+        elif message["type"] == "websocket.close":
+            # After a close frame nothing more may be sent (RFC 6455, section 5.5.1).
+            self.peer.finish()
         elif message["type"] == "websocket.http.response.body":
             # Refused by the application, which is an answer: uvicorn would log that there is none.
             self.handshake_complete = not message.get("more_body", False)
@@ -292,6 +285,7 @@ class ChatSocket(WebSocketsSansIOProtocol):
             return
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
+        self.peer.finish()
         self.queue.put_nowait({"type": "websocket.disconnect", "code": CloseCode.TOO_SLOW})
         # Not closed at once: that would reset what a peer which reads at last is about to read.
         self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)

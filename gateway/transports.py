@@ -9,12 +9,12 @@ class BoundedTransport:
     """A transport that waits for a peer that reads, however slowly, and for no other.
 
     While its buffer is full, or it is being closed, the peer has to read something at least every
-    `read_s` or `close_s` seconds. `takes_more` tells whether neither is so.
+    `read_s` or `close_s` seconds.
     """
 
     __slots__ = (
         *("inner", "is_full", "takes_more", "write"),
-        *("_loop", "_read_s", "_close_s", "_reading", "_closing", "_is_lost"),
+        *("_loop", "_read_s", "_close_s", "_reading", "_closing", "_is_lost", "_is_over"),
     )
 
     def __init__(
@@ -28,6 +28,7 @@ class BoundedTransport:
         self.inner = inner
         self.is_full = False
         self.takes_more = True
+        """Whether something written now is neither too early nor too late."""
         self._read_s = read_s
         self._close_s = close_s
         self._loop = loop
@@ -35,17 +36,22 @@ class BoundedTransport:
         self._reading: Limit | None = None
         self._closing: Limit | None = None
         self._is_lost = False
+        self._is_over = False
         # Not left to `__getattr__`, which is slow: it is used for every token.
         self.write = inner.write
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
+    def finish(self) -> None:
+        """Note that the last word has been written."""
+        self._is_over, self.takes_more = True, False
+
     def close(self) -> None:
         """Close when the peer has read what is left; abort when it does not read."""
         if self._is_lost:
             return
-        self.takes_more = False
+        self.finish()
         self.inner.close()
         if self._closing is None:
             self._closing = Limit(self._loop)
@@ -53,7 +59,7 @@ class BoundedTransport:
 
     def abort(self) -> None:
         """Close at once."""
-        self.takes_more = False
+        self.finish()
         self.inner.abort()
 
     def expect_reading(self, give_up: Callable[[], None]) -> None:
@@ -65,13 +71,14 @@ class BoundedTransport:
 
     def reads(self) -> None:
         """Note that there is room in the buffer again."""
-        self.is_full, self.takes_more = False, not self.inner.is_closing()
+        self.is_full, self.takes_more = False, not self._is_over
         if self._reading is not None:
             self._reading.lift()
 
     def lost(self) -> None:
         """Expect nothing any more."""
-        self._is_lost, self.takes_more = True, False
+        self._is_lost = True
+        self.finish()
         for limit in (self._reading, self._closing):
             if limit is not None:
                 limit.lift()

@@ -44,16 +44,16 @@ class Chunks:
             if not data.startswith(so_far, begin):
                 break
             count = _AFTER_TEXT_SO_FAR(data, begin + len(so_far))
-            if count is None or (piece := _text(content)) is None:
+            if count is None:
+                break
+            try:
+                text += _unescaped(content.decode()) if b"\\" in content else content.decode()
+            except ValueError:  # not UTF-8, or an escape that JSON does not have
                 break
             self._so_far = so_far
-            text, total, end = text + piece, int(count[1]), count.end()
+            total, end = int(count[1]), count.end()
         return text, total, end
 
 
-def _text(content: bytes) -> str | None:
-    try:
-        text = content.decode()
-        return str(_decode(f'"{text}"')) if "\\" in text else text
-    except ValueError:  # not UTF-8, or an escape that JSON does not have
-        return None
+def _unescaped(text: str) -> str:
+    return str(_decode(f'"{text}"'))

@@ -46,20 +46,16 @@ class Reply:
         Raises `UpstreamFailed` if the server reports an error, and `EventTooLong`; the text before
         that has been said.
         """
-        text, read = "", 0
-        if not self._decoder.unfinished:
-            text, read = self._read_chunks(data)
+        if self._decoder.unfinished:
+            return self._hear_rest(data)
+        text, count, read = self._chunks.read(data)
+        if text:
+            self._pieces = count
+            text = self._text.feed(text)
         if read == len(data):
             return self._tell(text)
         self._unsaid = text
         return self._hear_rest(data[read:])
-
-    def _read_chunks(self, data: bytes) -> tuple[str, int]:
-        """Read the chunks that come first; return their text, and how many bytes they were."""
-        text, count, read = self._chunks.read(data)
-        if text:
-            self._pieces = count
-        return self._text.feed(text), read
 
     def _hear_rest(self, data: bytes) -> bool:
         try:
@@ -74,9 +70,9 @@ class Reply:
 
     def _hear(self, data: bytes) -> None:
         # One that came in parts, or after something else, is the next chunk all the same.
-        text, read = self._read_chunks(b"data: %b\n\n" % data)
+        text, count, read = self._chunks.read(b"data: %b\n\n" % data)
         if read:
-            self._unsaid += text
+            self._hear_piece(text, count)
             return
         event = parse(data)
         if not isinstance(event, dict):
@@ -84,10 +80,8 @@ class Reply:
             return
         match event.get("type"):
             case "chunk" if isinstance(content := event.get("content"), str):
-                count = event.get("token_count")
-                if content:
-                    self._pieces = count if _is_count(count) else self._pieces + 1
-                    self._unsaid += self._text.feed(content)
+                told = event.get("token_count")
+                self._hear_piece(content, told if _is_count(told) else self._pieces + 1)
             case "complete":
                 self._end(event.get("total_tokens"))
             case "error":
@@ -95,6 +89,11 @@ class Reply:
                 raise UpstreamFailed("the model server reports an error")
             case kind:
                 self.ignored += kind != "start"
+
+    def _hear_piece(self, content: str, count: int) -> None:
+        if content:
+            self._pieces = count
+            self._unsaid += self._text.feed(content)
 
     def _end(self, total: Any) -> None:
         self._unsaid += self._text.flush()

@@ -273,9 +273,8 @@ class _Exchange(asyncio.Protocol):
         self._wake()
 
     def _deliver(self, hear: Hear) -> None:
-        parts = self._parts
         try:
-            if hear(parts.pop() if len(parts) == 1 else self._take()):
+            if hear(self._parts.pop() if len(self._parts) == 1 else self._take()):
                 return
         except Exception as raised:  # it belongs to whoever listens
             self._raised = raised

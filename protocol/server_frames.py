@@ -40,9 +40,10 @@ class Frame:
     @property
     def message(self) -> bytes:
         """Its JSON as a WebSocket message, written once for however many connections."""
-        if not self._message:
-            self._message = text_message(self.text)
-        return self._message
+        message = self._message
+        if not message:
+            message = self._message = text_message(self.text)
+        return message
 
 
 def omitted_if_none() -> Any:

@@ -27,7 +27,7 @@ class LiveTurn:
     __slots__ = (
         *("turn", "attempt", "start", "length", "newest", "token_count", "notices", "queued"),
         *("position", "asides", "ending", "_pieces", "_begins", "_counts"),
-        *("_newest_frame", "_last_read"),
+        *("newest_token", "_last_read"),
     )
 
     def __init__(self, start: Start) -> None:
@@ -37,6 +37,11 @@ class LiveTurn:
         self.length = 0
         self.newest = -1
         """Where the newest piece begins; -1 where there is none."""
+        self.newest_token: Frame | None = None
+        """The newest piece, encoded; None if it is longer than one event may be.
+
+        It is all that a reader who keeps up ever asks for, and the very same for every reader.
+        """
         self.token_count = 0
         self.notices: list[Frame] = []
         self.queued: Frame | None = None
@@ -47,7 +52,6 @@ class LiveTurn:
         self._pieces: list[str] = []
         self._begins: list[int] = []
         self._counts: list[int] = []
-        self._newest_frame: Frame | None = None
         self._last_read: tuple[int, int, list[Frame]] = (0, 0, [])
 
     @property
@@ -63,7 +67,10 @@ class LiveTurn:
         self._counts.append(token_count)
         self.length = begin + len(text)
         self.token_count = token_count
-        self._newest_frame = None
+        self.newest_token = None
+        if len(text) <= MAX_EVENT_CHARS:
+            end = Cursor(self.turn, self.attempt, self.length)
+            self.newest_token = token_frame(end, text, token_count)
 
     def place(self, position: int, eta_ms: int | None) -> None:
         """Note where the turn stands in the queue; 0 is out of it."""
@@ -83,23 +90,12 @@ class LiveTurn:
         self.ending = ending
         self.newest = -1
         self._pieces, self._begins, self._counts = [], [], []
-        self._newest_frame = None
+        self.newest_token = None
         self._last_read = (0, 0, [])
 
     def text(self) -> str:
         """Join the reply so far."""
         return "".join(self._pieces)
-
-    def newest_token(self) -> Frame | None:
-        """Encode the newest piece, unless it is longer than one event may be.
-
-        It is all that a reader who keeps up ever asks for. Every reader gets the very same frame:
-        it is encoded once.
-        """
-        if self._newest_frame is None and self.length - self.newest <= MAX_EVENT_CHARS:
-            end = Cursor(self.turn, self.attempt, self.length)
-            self._newest_frame = token_frame(end, self._pieces[-1], self.token_count)
-        return self._newest_frame
 
     def tokens_after(self, offset: int) -> list[Frame]:
         """Encode what follows an offset, a bounded part of it at once.

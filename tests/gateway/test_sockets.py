@@ -106,7 +106,7 @@ async def stuck_events(served: Served, peer: Peer) -> str:
 
 
 def is_full(connection: Any) -> bool:
-    return bool(connection._peer.is_full)
+    return bool(connection.peer.is_full)
 
 
 # Who does not read
@@ -363,7 +363,7 @@ async def test_who_has_closed_and_does_not_read_does_not_break_the_stop(tmp_path
 
 # What this leans on
 
-ADDED = ("ping_along", "takes_more", "write")
+ADDED = ("peer", "ping_along")
 
 
 def overridden(ours: type, theirs: type) -> list[tuple[type, str]]:
@@ -425,4 +425,4 @@ async def test_the_protocols_are_those_that_serve(tmp_path: Path) -> None:
         await until(lambda: len(served.connections) == 2)
         assert {type(each) for each in served.connections} == {ChatHttp, ChatSocket}
         assert all(type(each.transport) is BoundedTransport for each in served.connections)
-        assert all(type(each._peer.inner) is not BoundedTransport for each in served.connections)
+        assert all(type(each.peer.inner) is not BoundedTransport for each in served.connections)
