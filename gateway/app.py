@@ -21,7 +21,7 @@ from gateway.problems import on_client_gone, on_error, on_http_error
 from gateway.run import Ports, TurnLimits
 from gateway.settings import Settings
 from gateway.turns import Retries, Turns
-from gateway.websocket import websocket_endpoint
+from gateway.websocket import PATH, websocket_endpoint
 from llm.circuit import Circuit
 from llm.client import Driver, Generation, Patience
 from llm.midm import Midm
@@ -41,7 +41,8 @@ SWEEP_EVERY_S = 3_600.0
 
 ROUTES = [
     Route("/", rest.index),
-    WebSocketRoute("/ws", websocket_endpoint),
+    # The server leads there past the layers (`short_cut`); who mounts the application comes here.
+    WebSocketRoute(PATH, websocket_endpoint),
     Route("/api/sessions", rest.create_session, methods=["POST"]),
     Route("/api/sessions/{session_id}", rest.session, methods=["GET", "DELETE"]),
     Route("/api/sessions/{session_id}/messages", rest.get_messages),

@@ -142,7 +142,7 @@ class Reader:
 
 def _read_after(session_id: str, cursor: Cursor) -> Operation[list[Frame]]:
     """Read the stored log; `Refusal` (`session_not_found`) if there is no such session any more."""
-    # Deleted between joining and watching: the broker had nobody to tell.
+    # An event stream joins before it watches; deleted in between, the broker had nobody to tell.
     yield from sessions.get(session_id)
     return (yield from log.read_after(session_id, cursor))
 

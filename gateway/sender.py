@@ -118,9 +118,8 @@ class Sender:
         """
         if self._outbox or self._peer is None or not self._peer.takes_more:
             return False
-        if (frame := self._reader.read_newest()) is None:
-            return False
-        return self._write(self._peer, frame)
+        frame = self._reader.read_newest()
+        return frame is not None and self._write(self._peer, frame)
 
     def _send_at_once(self) -> bool:
         """Send all there is; False if a task is to go on: it has to wait, or something is wrong."""
@@ -128,8 +127,8 @@ class Sender:
             return False
         try:
             return self._send_outbox(self._peer) and self._send_log(self._peer)
-        except Refusal:
-            return False  # nothing can follow in this log; the task finds the same, and says so
+        except Exception:  # nothing can follow in this log, or worse: whoever rang is not to blame
+            return False  # the task finds the same, says so, and closes this one socket
 
     def _send_outbox(self, peer: BoundedTransport) -> bool:
         while self._outbox:

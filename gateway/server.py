@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextma
 from functools import partial
 from typing import cast
 
+import httpx
 import uvicorn
 from starlette.applications import Starlette
 
@@ -171,11 +172,17 @@ def _limited(
 
 def _say_hello(settings: Settings, port: int) -> None:
     at = _address(settings.host, port)
-    model = settings.llm_server_url or "SIMULATED (set LLM_SERVER_URL to use a real model)"
+    url = settings.llm_server_url
+    model = _without_password(url) if url else "SIMULATED (set LLM_SERVER_URL to use a real model)"
     log.info("model: %s", model)
     log.info("database: %s", settings.database_path.absolute())
     log.info("listening on http://%s", at)
     log.info("try it: npx wscat -c ws://%s/ws  and type 안녕하세요", at)
+
+
+def _without_password(url: str) -> str:
+    found = httpx.URL(url)
+    return str(found.copy_with(username=found.username, password=None)) if found.password else url
 
 
 def _address(host: str, port: int) -> str:

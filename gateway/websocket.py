@@ -166,8 +166,10 @@ class Connection:
             await self._receive_all()
         finally:
             self._house.connections.discard(self)
-            await self._answers.cancel()
-            await self._sender.end()
+            try:
+                await self._answers.cancel()
+            finally:
+                await self._sender.end()
 
     async def _turn_away(self, refusal: Refusal) -> None:
         await self._socket.send_text(Error.of(refusal).frame().text)

@@ -182,7 +182,9 @@ class _Limit:
         """Before this time of the loop it need not be moved: it is a tenth too late at most."""
 
     def move(self, seconds: float, error: type[UpstreamError]) -> None:
-        """Begin to count anew."""
+        """Begin to count anew, unless it has been reached already, as is about to be said."""
+        if self.timer.expired():
+            return
         self.seconds = seconds
         self.error = error
         self.moves_at = asyncio.get_running_loop().time() + seconds / 10

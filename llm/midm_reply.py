@@ -70,7 +70,9 @@ class Reply:
 
     def _hear(self, data: bytes) -> None:
         # One that came in parts, or after something else, is the next chunk all the same.
-        text, count, read = self._chunks.read(b"data: %b\n\n" % data)
+        # But for lines that the decoder has joined: midm's events are one line each.
+        framed = b"data: %b\n\n" % data if b"\n" not in data else b""
+        text, count, read = self._chunks.read(framed)
         if read:
             self._hear_piece(text, count)
             return

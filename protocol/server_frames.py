@@ -30,7 +30,11 @@ FinishReason = Literal["stop", "length", "cancelled", "error", "interrupted"]
 
 @dataclass(slots=True)
 class Frame:
-    """A frame ready to be sent: what it is, its place in the log if it has one, its JSON."""
+    """A frame ready to be sent: what it is, its place in the log if it has one, its JSON.
+
+    Nobody changes one: all readers share it. It is not frozen because that makes it cost twice as
+    much, once for every token.
+    """
 
     type: str
     cursor: Cursor | None

@@ -105,7 +105,9 @@ def _parser() -> argparse.ArgumentParser:
         "--only", type=_contenders, default=EVERYBODY, metavar="NAMES", help=", ".join(EVERYBODY)
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
-    parser.add_argument("--quick", action="store_true", help="a few small loads, in a minute")
+    parser.add_argument(
+        "--quick", action="store_true", help="a few small loads, in a minute or two"
+    )
     parser.add_argument(
         "--folder",
         type=Path,

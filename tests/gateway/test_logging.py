@@ -15,6 +15,7 @@ from gateway.logging import (
     set_up_logging,
     without_queries,
 )
+from tests.gateway.harness import on_sockets, settings_for
 from tests.gateway.peers import CLOSE, Peer, Served, serving, until
 
 FAILED = "Exception in ASGI application\n"
@@ -174,3 +175,13 @@ async def test_a_mistake_of_ours_is_logged_with_its_traceback(
             await peer.request("GET", "/api/health", Connection="close")
             assert b" 500 " in await peer.rest()
     assert any("Traceback" in line and "ValueError: ours" in line for line in heard)
+
+
+async def test_the_password_of_the_model_server_is_not_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with on_sockets(settings_for(tmp_path / "chat.db", "http://user:secret@127.0.0.1:1")):
+        pass
+    assert "http://user@127.0.0.1:1" in caplog.text
+    assert "secret" not in caplog.text

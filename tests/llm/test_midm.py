@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 from anyio.abc import SocketStream
@@ -29,7 +30,7 @@ from llm.client import (
     UpstreamUnavailable,
     Usage,
 )
-from llm.midm import Midm
+from llm.midm import Midm, _Limit
 from tests.llm.scripted import HEALTH, USAGE, Call, ScriptedModel, event, listening
 
 QUESTION = (PromptMessage("user", "안녕하세요!"),)
@@ -716,3 +717,17 @@ async def test_temperature_does_not_matter_without_sampling(model: ScriptedModel
 def test_an_address_that_is_none(url: str) -> None:
     with pytest.raises(ValueError, match="not the address"):
         Midm(url)
+
+
+async def test_a_limit_that_has_been_reached_is_not_moved() -> None:
+    limit = _Limit(0.0, UpstreamTimeout)
+
+    async def go_on() -> None:
+        async with limit.timer:
+            await anyio.lowlevel.checkpoint()
+            limit.move(60.0, UpstreamStalled)
+            await anyio.sleep_forever()
+
+    with pytest.raises(TimeoutError):
+        await go_on()
+    assert (limit.error, limit.seconds) == (UpstreamTimeout, 0.0)
