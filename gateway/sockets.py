@@ -158,6 +158,7 @@ class ChatSocket(WebSocketsSansIOProtocol):
         super().__init__(*arguments, **options)
         self._limits = limits
         self._was_full = False
+        # Not of the types that uvicorn names, but with all it calls of them; a test pins that.
         self.queue: Mailbox[Any] = Mailbox()  # type: ignore[assignment]
         self.writable: Gate = Gate()  # type: ignore[assignment]
         self.close_timeout = limits.close_s

@@ -23,7 +23,8 @@ from llm.client import (
     UpstreamUnavailable,
 )
 from llm.midm_reply import Reply, parse
-from llm.transport import DirectTransport, Template
+from llm.template import Template
+from llm.transport import DirectTransport
 from protocol import sse
 from protocol.text import storable
 

@@ -11,42 +11,14 @@ from typing import cast
 import httptools
 import httpx
 
+from llm.template import Template
+
 Hear = Callable[[bytes], bool]
 """Takes the next bytes of a body, at once and without waiting; tells whether it wants more."""
 
 DEFAULT_MAX_BUFFERED_BYTES = 256 * 1024
 DEFAULT_MAX_HEAD_BYTES = 64 * 1024
 DEFAULT_MAX_HEADERS = 128
-
-_PORTS = {"http": 80, "https": 443}
-_LENGTHS = frozenset({"content-length", "transfer-encoding"})
-_OWN_HEADERS = frozenset({b"connection", *map(str.encode, _LENGTHS)})
-
-
-class Template:
-    """A request that is sent again and again with another body each time, written once.
-
-    The body of `request` is left out. Raises LocalProtocolError for a line break in the head and
-    UnsupportedProtocol for an address that is neither http nor https.
-    """
-
-    def __init__(self, request: httpx.Request) -> None:
-        url = request.url
-        if url.scheme not in _PORTS:
-            raise httpx.UnsupportedProtocol(f"neither http nor https: {url.scheme!r}")
-        self.host = url.host
-        self.address = (url.raw_host.decode(), url.port or _PORTS[url.scheme])
-        self.encrypted = url.scheme == "https"
-        self.connect_s: float | None = request.extensions.get("timeout", {}).get("connect")
-        self.has_reply_body = request.method != "HEAD"
-        self._head = _head(request)
-        # What httpx would send in chunks is at hand as well, so that its length is known.
-        self._has_body = not _LENGTHS.isdisjoint(request.headers)
-
-    def message(self, body: bytes) -> bytes:
-        """Write the request with this body."""
-        length = b"Content-Length: %d\r\n" % len(body) if self._has_body else b""
-        return b"%b%b\r\n%b" % (self._head, length, body)
 
 
 class DirectTransport(httpx.AsyncBaseTransport):
@@ -362,18 +334,6 @@ class _Body(httpx.AsyncByteStream):
         warnings.warn("a response was not closed", ResourceWarning, stacklevel=2, source=self)
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._exchange.abort)
-
-
-def _head(request: httpx.Request) -> bytes:
-    """Write the head of a request, but for the length of its body."""
-    lines = [b"%b %b HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
-    for name, value in request.headers.raw:
-        if name.lower() not in _OWN_HEADERS:
-            lines.append(b"%b: %b" % (name, value))
-    lines.append(b"Connection: close")
-    if any(b"\r" in line or b"\n" in line for line in lines):
-        raise httpx.LocalProtocolError("a line break in the head of the request")
-    return b"\r\n".join([*lines, b""])
 
 
 def _frames_body(name: bytes, value: bytes) -> bool:
