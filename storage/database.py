@@ -1,265 +1,59 @@
-"""One SQLite file: one writer with group commit, and readers that do not wait for it.
-
-The only importer of `databases`, which opens and closes the connections. Statements do not go
-through its own calls: those hop to another thread once per statement (2,300 commits a second on
-two cores, against 39,000 with one hop per batch), and a cancelled transaction poisons them.
-"""
+"""What the gateway asks of a database, and where one is opened: a file of SQLite, or PostgreSQL."""
 
 import asyncio
-import fcntl
-import logging
-import math
-import os
-import sqlite3
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, TypeVar, cast
-from urllib.parse import quote
+from typing import Protocol, TypeVar
 
-import aiosqlite
-import anyio
-import databases
+from storage.operations import Operation
 
-from storage.operations import Operation, StorageError
-from storage.sqlite import prepare_reading, prepare_writing, run_batch, run_snapshot
-
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-MAX_BATCH = 256
-MAX_WAITING = 16_384
-CLOSE_WITHIN_S = 5.0
-SLOW_COMMIT_S = 0.5
-TROUBLE_LASTS_S = 2.0
-_CLOSED = "the database is closed"
+SERVER_SCHEMES = ("postgresql://", "postgres://")
 
 
-class Database:
+class Database(Protocol):
     """Runs operations; made by `open_database`.
 
     Cancelling a call stops the waiting, never the operation: it happens whole or not at all.
     """
 
-    def __init__(
-        self,
-        writer: "_Thread",
-        readers: Sequence["_Thread"],
-        *,
-        max_waiting: int,
-    ) -> None:
-        self._writer = writer
-        self._max_waiting = max_waiting
-        self._readers = readers
-        self._next_reader = 0
-        self._waiting: list[_Write] = []
-        self._work = asyncio.Event()
-        self._closing = False
-        self._failed = False
-        self._failed_at = -math.inf
-        self._committing_since: float | None = None
-
     @property
     def in_trouble(self) -> bool:
-        """Whether the last commit failed, or one did lately, or this one takes suspiciously long.
-
-        Lately, because on a full disk a small commit may find a little room between large ones.
-        """
-        now = time.monotonic()
-        since = self._committing_since
-        slow = since is not None and now - since > SLOW_COMMIT_S
-        return slow or self._failed or now - self._failed_at < TROUBLE_LASTS_S
+        """Whether the last commit failed, or one did lately, or one takes suspiciously long."""
 
     async def write(self, operation: Operation[T]) -> T:
         """Run an operation and commit it, durably, before returning its result.
 
         Raises `StorageError` when the database fails, and whatever the operation raises.
         """
-        return await self.submit(operation)
 
     def submit(self, operation: Operation[T]) -> asyncio.Future[T]:
         """Queue a write without waiting for it; the future resolves when it is committed.
 
         Whoever does not care how it went may let the future go.
         """
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        if self._closing or len(self._waiting) >= self._max_waiting:
-            operation.close()
-            why = _CLOSED if self._closing else "too many writes are waiting"
-            _settle(future, StorageError(why))
-        else:
-            self._waiting.append((operation, future))
-            self._work.set()
-        return future
 
     async def read(self, operation: Operation[T]) -> T:
         """Run an operation that only selects, on one snapshot of the database.
 
         Raises `StorageError` when the database fails, and whatever the operation raises.
         """
-        if self._closing:
-            operation.close()
-            raise StorageError(_CLOSED)
-        self._next_reader = (self._next_reader + 1) % len(self._readers)
-        reader = self._readers[self._next_reader]
-        return await reader.run(lambda connection: run_snapshot(connection, operation))
-
-    async def _commit_batches(self) -> None:
-        """The writer: what piled up while one batch was committed becomes the next."""
-        try:
-            while self._waiting or not self._closing:
-                await self._work.wait()
-                self._work.clear()
-                while self._waiting:
-                    batch = self._waiting[:MAX_BATCH]
-                    await self._commit(batch)
-                    del self._waiting[: len(batch)]
-        finally:
-            # However the writer comes to its end, nobody waits for it for ever.
-            self._closing = True
-            for _, future in self._waiting:
-                _settle(future, StorageError(_CLOSED))
-
-    async def _commit(self, batch: "list[_Write]") -> None:
-        operations = [operation for operation, _ in batch]
-        self._committing_since = time.monotonic()
-        try:
-            outcomes = await self._writer.run(lambda connection: run_batch(connection, operations))
-        except Exception as error:  # whatever it is, the writer lives on: the next batch may work
-            foreseen = isinstance(error, StorageError)
-            log.error("%d writes failed: %s", len(batch), error, exc_info=not foreseen)
-            # One each: several tasks raising the same exception would mix up its traceback.
-            outcomes = [StorageError(str(error)) for _ in batch]
-        else:
-            for outcome in outcomes:
-                if isinstance(outcome, StorageError):
-                    log.error("a write failed: %s", outcome)
-        self._committing_since = None
-        self._failed = any(isinstance(outcome, StorageError) for outcome in outcomes)
-        if self._failed:
-            self._failed_at = time.monotonic()
-        for (_, future), outcome in zip(batch, outcomes, strict=True):
-            _settle(future, outcome)
-
-    def _stop(self) -> None:
-        self._closing = True
-        self._work.set()
 
 
-_Prepare = Callable[[sqlite3.Connection], None]
-_Write = tuple[Operation[Any], asyncio.Future[Any]]
+def open_database(
+    where: str | Path, *, connections: int = 10
+) -> AbstractAsyncContextManager[Database]:
+    """Open the database of a URL of PostgreSQL, or else of a file of SQLite, until the exit.
 
-
-def _settle(future: asyncio.Future[Any], outcome: Any) -> None:
-    if future.done():  # whoever asked has gone
-        return
-    if isinstance(outcome, BaseException):
-        future.set_exception(outcome)
-        # Marks it as seen: asyncio would log it as never retrieved where nobody waits.
-        future.exception()
-    else:
-        future.set_result(outcome)
-
-
-class _Thread:
-    """A kept connection and the thread that owns it; calls run there in order."""
-
-    def __init__(self, connection: aiosqlite.Connection) -> None:
-        self._connection = connection
-
-    async def run(self, call: Callable[[sqlite3.Connection], T]) -> T:
-        # Private to aiosqlite, and pinned by a test: there is no public way to run several
-        # statements in one visit to the thread. It is queued at once, so that cancelling the
-        # wait neither stops the call nor lets another one in between.
-        try:
-            connection = self._connection
-            return cast(T, await connection._execute(call, connection._conn))  # type: ignore[no-untyped-call]
-        except sqlite3.Error as error:
-            raise StorageError(str(error)) from error
-
-
-@asynccontextmanager
-async def open_database(
-    path: Path, *, readers: int = 2, max_waiting: int = MAX_WAITING
-) -> AsyncIterator[Database]:
-    """Open, or create, a database file; close it after what was queued is committed.
-
-    At most `max_waiting` writes wait for their turn; any more are refused.
-    Raises `StorageError` when it cannot be opened or another process has it open.
+    `connections` is how many there are to a server at most. What was queued is committed before it
+    closes. Raises `StorageError` when it cannot be opened.
     """
-    with _sole_owner(path):
-        async with AsyncExitStack() as stack:
-            prepares = [prepare_writing] + [prepare_reading] * readers
-            writer, *reading = [
-                await stack.enter_async_context(_thread(path, prepare)) for prepare in prepares
-            ]
-            database = Database(writer, reading, max_waiting=max_waiting)
-            async with _writing(database):
-                yield database
+    # Only here, so that with a file nobody needs the driver of PostgreSQL.
+    if isinstance(where, str) and where.startswith(SERVER_SCHEMES):
+        from storage.postgres import open_postgres
 
+        return open_postgres(where, connections=connections)
+    from storage.sqlite_file import open_sqlite
 
-@asynccontextmanager
-async def _writing(database: Database) -> AsyncIterator[None]:
-    """Own the writer's task: begin it, and see it through what is queued when all is over."""
-    # No task group: that would wrap whatever the server fails with in an ExceptionGroup.
-    writer = asyncio.create_task(database._commit_batches())
-    try:
-        yield
-    finally:
-        database._stop()
-        # Shielded: what was queued is committed even when the server goes down with an error.
-        with anyio.CancelScope(shield=True):
-            await asyncio.wait([writer])
-
-
-def _url(path: Path) -> str:
-    # Absolute, for a name such as `file:chat.db` would be taken for a URI by SQLite.
-    return f"sqlite:///{quote(str(path.absolute()))}"
-
-
-@asynccontextmanager
-async def _thread(path: Path, prepare: _Prepare) -> AsyncIterator[_Thread]:
-    connection = databases.Database(_url(path)).connection()
-    await connection.__aenter__()
-    try:
-        thread = _Thread(cast(aiosqlite.Connection, connection.raw_connection))
-        await _prepared(thread, prepare, path)
-        yield thread
-    finally:
-        # aiosqlite's threads are no daemons: one that hangs would keep the process alive.
-        with anyio.move_on_after(CLOSE_WITHIN_S, shield=True):
-            await connection.__aexit__()
-
-
-async def _prepared(thread: _Thread, prepare: _Prepare, path: Path) -> None:
-    try:
-        await thread.run(prepare)
-    except StorageError as error:
-        raise StorageError(f"cannot open {path}: {error}") from error
-
-
-@contextmanager
-def _sole_owner(path: Path) -> Iterator[None]:
-    """Hold the lock that keeps a second gateway off the same file, which is there from then on."""
-    with ExitStack() as stack:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Beside the file that a link leads to, so that every name of it finds the same lock.
-            # Not the file itself: closing it would let go of the locks that SQLite holds on it.
-            lock = _opened(f"{path.resolve()}-lock")
-            stack.callback(os.close, lock)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # What cannot be opened shows here: when aiosqlite fails to open a file it does not
-            # wait for its thread, which then may outlive the loop and die noisily.
-            os.close(_opened(path))
-        except BlockingIOError:
-            raise StorageError(f"{path} is in use by another gateway") from None
-        except OSError as error:
-            raise StorageError(f"cannot open {path}: {error.strerror}") from error
-        yield
-
-
-def _opened(path: Path | str) -> int:
-    # For nobody else's eyes: the file holds conversations.
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return open_sqlite(Path(where))

@@ -18,7 +18,8 @@ DEFAULT_MESSAGES = 100
 _FRAMING_BYTES = 512
 """More than all fields of a message but its content take as JSON."""
 
-_ALL_TURNS = 2**62
+# As much as an `INTEGER` of PostgreSQL holds.
+_ALL_TURNS = 2**31 - 1
 _ALL_POSITIONS = 2**31 - 1
 
 _PLACE = tuple_(message_order.c.turn, message_order.c.position)

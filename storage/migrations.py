@@ -16,6 +16,7 @@ from protocol.errors import CATALOGUE, ErrorCode
 from protocol.server_frames import Complete, Error, Timing
 from protocol.text import count_words, storable
 from storage.database import Database
+from storage.locks import MIGRATE_ALONE
 from storage.objects import read_object
 from storage.operations import Operation, Row
 from storage.tables import (
@@ -71,6 +72,7 @@ async def migrate(database: Database) -> list[str]:
 
 def apply_missing() -> Operation[list[str]]:
     """Apply the migrations that a database lacks; return their names."""
+    yield MIGRATE_ALONE, {}
     yield CreateTable(migrations, if_not_exists=True), {}
     applied = {row["name"] for row in (yield _APPLIED, {})}
     missing = [name for name in MIGRATIONS if name not in applied]
@@ -232,7 +234,13 @@ def _ending(turn: int, reply: Said | None) -> str:
     ).model_dump_json()
 
 
+def _create_leases() -> Operation[None]:
+    # Once more all tables: those that are there already stay as they are.
+    yield from _create_tables()
+
+
 MIGRATIONS: dict[str, Callable[[], Operation[None]]] = {
     "create_tables": _create_tables,
     "adopt_original": _adopt_original,
+    "create_leases": _create_leases,
 }

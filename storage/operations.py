@@ -2,8 +2,8 @@
 
 It is a generator that yields a statement and its parameters, receives the rows, and returns its
 result. What runs it decides where the statements go: on SQLite a whole batch of operations runs
-in one visit to the writer's thread, which is what makes group commit cheap; elsewhere each
-statement may be awaited. Operations hold the decisions, so they can be tested without a loop.
+in one visit to the writer's thread, which is what makes group commit cheap; on PostgreSQL each
+statement is awaited. Operations hold the decisions, so they can be tested without a loop.
 
 >>> def exists(session_id: str) -> Operation[bool]:
 ...     rows = yield SELECT_SESSION, {"session_id": session_id}
@@ -28,4 +28,14 @@ Operation = Generator[tuple[Executable, Parameters], Sequence[Row], T]
 
 
 class StorageError(Exception):
-    """The database could not do what it was asked to; nothing of it is stored."""
+    """The database could not do what it was asked to; nothing of it is stored.
+
+    Unless it is `MaybeStored`.
+    """
+
+
+class MaybeStored(StorageError):
+    """The database went away while it committed: it is stored as a whole, or nothing of it is.
+
+    Whoever tries again has to expect either.
+    """

@@ -9,7 +9,7 @@ from protocol.errors import ErrorCode, Refusal
 from protocol.rest import Session
 from storage.objects import read_object
 from storage.operations import Operation, Row
-from storage.tables import message_order, messages, sessions, turns
+from storage.tables import leases, message_order, messages, sessions, turns
 from storage.times import utc_now
 
 _BY_ID = sessions.c.session_id == bindparam("of_session")
@@ -22,10 +22,15 @@ _TOUCH = (
     .values(last_accessed=bindparam("now"))
     .returning(sessions.c.session_id)
 )
+# Whoever writes to a session's turns takes its row first, then those of turns, then of leases: on
+# a database with many writers nobody waits for somebody who waits for him.
+_LOCK = select(sessions.c.session_id).where(_BY_ID)
+_HOLD = _LOCK.with_for_update(read=True, key_share=True)
+_TO_DELETE = _LOCK.with_for_update()
 # Children before parents: foreign keys are on.
 _DELETIONS = tuple(
     delete(table).where(table.c.session_id == bindparam("session_id"))
-    for table in (turns, message_order, messages)
+    for table in (turns, leases, message_order, messages)
 )
 _DELETE = (
     delete(sessions).where(sessions.c.session_id == bindparam("session_id")).returning(sessions)
@@ -63,8 +68,14 @@ def note_use(session_id: str) -> Operation[None]:
     yield _TOUCH, {"of_session": session_id, "now": utc_now()}
 
 
+def hold(session_id: str) -> Operation[None]:
+    """Keep a session, if there is such a session, from being deleted before this is stored."""
+    yield _HOLD, {"of_session": session_id}
+
+
 def remove(session_id: str) -> Operation[None]:
     """Delete a session and all it holds; `Refusal` (`session_not_found`) where there is none."""
+    yield _TO_DELETE, {"of_session": session_id}
     for statement in _DELETIONS:
         yield statement, {"session_id": session_id}
     _only((yield _DELETE, {"session_id": session_id}))

@@ -2,14 +2,13 @@
 
 import sqlite3
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from sqlalchemy import ClauseElement, Executable
+from sqlalchemy import Executable
 from sqlalchemy.dialects.sqlite import dialect
-from sqlalchemy.sql.compiler import SQLCompiler
 
 from storage.operations import Operation, Parameters, Row, StorageError
+from storage.statements import compiled
 
 T = TypeVar("T")
 BUSY_MS = 5_000
@@ -106,18 +105,5 @@ def _run(connection: sqlite3.Connection, operation: Operation[T]) -> T:
 def _execute(
     connection: sqlite3.Connection, statement: Executable, parameters: Parameters
 ) -> list[Row]:
-    sql, names, constants = _compiled(statement)
-    given = {**constants, **parameters} if constants else parameters
-    return connection.execute(sql, [given[name] for name in names]).fetchall()
-
-
-@lru_cache(maxsize=512)
-def _compiled(statement: Executable) -> tuple[str, tuple[str, ...], dict[str, Any]]:
-    """Return the SQL of a statement, the names of its parameters, and the constants among them."""
-    # Compiling costs a hundred times what SQLite needs to run the statement; statements are
-    # constants of their modules, so each is compiled once.
-    compiled = cast(ClauseElement, statement).compile(dialect=_DIALECT)
-    if not isinstance(compiled, SQLCompiler):  # what defines tables has no parameters
-        return str(compiled), (), {}
-    constants = {name: bind.value for name, bind in compiled.binds.items() if not bind.required}
-    return str(compiled), tuple(compiled.positiontup or ()), constants
+    it = compiled(statement, _DIALECT)
+    return connection.execute(it.sql, it.values(parameters)).fetchall()

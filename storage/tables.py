@@ -8,6 +8,7 @@ from sqlalchemy import (
     TIMESTAMP,
     CheckConstraint,
     Column,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -22,12 +23,15 @@ metadata = MetaData()
 NOW = text("CURRENT_TIMESTAMP")
 
 
-class Time(Text):
-    """Text in a column that the original declared `TIMESTAMP`."""
+class _Time(Text):
+    """Text in a column that the original declared `TIMESTAMP`, which SQLite does not mind."""
 
     __visit_name__ = TIMESTAMP.__visit_name__
     timezone = False
 
+
+# PostgreSQL would take it at its word.
+Time = _Time().with_variant(Text(), "postgresql")
 
 sessions = Table(
     "sessions",
@@ -99,6 +103,21 @@ message_order = Table(
 )
 
 QUESTION, REPLY, STRAY = 0, 1, 2
+
+# Who runs an open turn, where many gateways share the database. A row is small and written every
+# few seconds; in `turns` each of these writes would copy the text that is kept there.
+leases = Table(
+    "leases",
+    metadata,
+    Column("session_id", Text, ForeignKey("sessions.session_id"), primary_key=True),
+    Column("turn", Integer, primary_key=True, autoincrement=False),
+    Column("attempt", Integer, nullable=False),
+    Column("node", Text, nullable=False),
+    # Seconds since 1970 by the clock of the database, the only one that all nodes share.
+    Column("expires_at", Double, nullable=False),
+    Column("stop", Text),  # why somebody on another node wants the turn to stop
+)
+Index("leases_by_node", leases.c.node)
 
 migrations = Table(
     "migrations",

@@ -3,12 +3,13 @@
 import json
 from dataclasses import dataclass, replace
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from protocol.errors import ErrorCode, Refusal
 from protocol.lifecycle import after
 from protocol.server_frames import FinishReason, Frame, TurnStatus, UserMessage
-from storage import sessions
+from storage import leases, sessions
+from storage.leases import KEPT
 from storage.operations import Operation, Row
 from storage.tables import OPEN, QUESTION, REPLY, message_order, messages, turns
 from storage.times import utc_now
@@ -20,6 +21,7 @@ class NewTurn:
 
     `message` None asks the question of turn `replaces` again; `replaces` 0 is the last
     turn. `fingerprint` tells a repeat of the request from another one with the same `request_id`.
+    `node` is who is to run it, where there are many.
     """
 
     session_id: str
@@ -31,19 +33,16 @@ class NewTurn:
     status: TurnStatus
     user_message_id: str
     reply_message_id: str
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """A question and its reply, as context for the next question."""
-
-    question: str
-    reply: str
+    node: str | None = None
 
 
 @dataclass(frozen=True)
 class StoredTurn:
-    """A turn as it was accepted, or as it was found after a restart."""
+    """A turn as it was accepted, or as it was found after whoever ran it died.
+
+    `node` is who holds its lease, where there are many; `stop` is why it is to stop, if somebody
+    wanted that already.
+    """
 
     session_id: str
     turn: int
@@ -57,6 +56,8 @@ class StoredTurn:
     created_at: str
     checkpoint: str = ""
     duplicate: bool = False
+    node: str | None = None
+    stop: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ _SELECT = select(turns, _USER.c.content, _USER.c.created_at.label("asked_at")).j
     _USER, _USER.c.message_id == turns.c.user_message_id
 )
 _BY_REQUEST = _SELECT.where(_SESSION, turns.c.request_id == bindparam("of_request"))
-_ALL_OPEN = _SELECT.where(OPEN).order_by(turns.c.session_id)
+_LAPSED = _SELECT.where(OPEN, ~KEPT).order_by(turns.c.session_id).limit(bindparam("most"))
 # A turn that is open is the last one: none is accepted behind it.
 _LAST = (
     select(turns.c.turn, turns.c.ended_at).where(_SESSION).order_by(turns.c.turn.desc()).limit(1)
@@ -105,7 +106,7 @@ _CHECKPOINT = (
 )
 _TAKE_UP = (
     update(turns)
-    .where(*_THIS_ATTEMPT)
+    .where(*_THIS_ATTEMPT, ~KEPT)
     .values(attempt=bindparam("next_attempt"), status=bindparam("now_status"))
     .returning(turns.c.turn)
 )
@@ -122,21 +123,7 @@ _END = (
     )
     .returning(turns.c.reply_message_id)
 )
-# What `str.strip` takes for white space; `trim` without an argument takes spaces alone, and a
-# blank reply that is only found out afterwards would keep a good one out of the limit.
-_WHITE_SPACE = "".join(filter(str.isspace, map(chr, range(0x3001))))
-_CONTEXT = (
-    select(_USER.c.content.label("question"), _REPLY.c.content.label("reply"))
-    .select_from(turns)
-    .join(_USER, _USER.c.message_id == turns.c.user_message_id)
-    .join(_REPLY, _REPLY.c.message_id == turns.c.reply_message_id)
-    .where(_SESSION, turns.c.turn < bindparam("of_turn"), turns.c.replaced_by.is_(None))
-    # The original took blank questions too, which a model server may not be sent.
-    .where(func.trim(_USER.c.content, _WHITE_SPACE) != "")
-    .where(turns.c.ended_at.is_not(None), func.trim(_REPLY.c.content, _WHITE_SPACE) != "")
-    .order_by(turns.c.turn.desc())
-    .limit(bindparam("most"))
-)
+_ENDING = select(turns.c.ending).where(_SESSION, _TURN, turns.c.attempt == bindparam("of_attempt"))
 
 
 def accept(new: NewTurn) -> Operation[StoredTurn]:
@@ -171,31 +158,22 @@ def find_repeat(new: NewTurn) -> Operation[StoredTurn | None]:
     return _stored(rows[0], duplicate=True)
 
 
-def context(session_id: str, turn: int, *, most: int, max_chars: int) -> Operation[list[Exchange]]:
-    """Read up to `most` active, ended exchanges before a turn, newest first, none blank.
-
-    They end where they would be longer than `max_chars` code points: whoever waits for the model
-    keeps them in memory.
-    """
-    rows = yield _CONTEXT, {"of_session": session_id, "of_turn": turn, "most": most}
-    exchanges = []
-    for row in rows:
-        max_chars -= len(row["question"]) + len(row["reply"])
-        if max_chars < 0:
-            break
-        exchanges.append(Exchange(row["question"], row["reply"]))
-    return exchanges
-
-
 def checkpoint(turn: StoredTurn, text: str) -> Operation[None]:
     """Keep what an open turn has become, and its text, so that a crash loses little of it."""
     yield _CHECKPOINT, _attempt(turn) | {"text": text, "now_status": turn.status}
 
 
+def leave(turn: StoredTurn, text: str) -> Operation[None]:
+    """Keep an open turn and its text for whoever makes the next attempt, which may be at once."""
+    yield from checkpoint(turn, text)
+    yield from leases.let_go(turn.session_id, turn.turn, attempt=turn.attempt)
+
+
 def end(turn: StoredTurn, how: TurnEnd) -> Operation[bool]:
     """Store a reply and the terminal event that tells of it.
 
-    Returns False, and stores nothing, if this attempt of the turn is not open any more.
+    Returns False, and stores nothing, if this attempt of the turn is not open any more; to end it
+    again in the very same way is to have ended it. Raises `StopAsked`.
     """
     outcome = {
         "end_status": how.status,
@@ -204,8 +182,13 @@ def end(turn: StoredTurn, how: TurnEnd) -> Operation[bool]:
         "event": how.event.text,
         "now": how.ended_at,
     }
+    yield from sessions.hold(turn.session_id)
     if not (yield _END, _attempt(turn) | outcome):
-        return False
+        rows = yield _ENDING, _attempt(turn)
+        return bool(rows) and rows[0]["ending"] == how.event.text
+    if turn.node is not None:
+        stopped = how.status == "cancelled"
+        yield from leases.end(turn.session_id, turn.turn, stopped=stopped)
     yield (
         _INSERT_MESSAGE,
         {
@@ -221,17 +204,25 @@ def end(turn: StoredTurn, how: TurnEnd) -> Operation[bool]:
     return True
 
 
-def all_open() -> Operation[list[StoredTurn]]:
-    """List the turns that a process left open when it died."""
-    rows = yield _ALL_OPEN, {}
+def lapsed(*, most: int) -> Operation[list[StoredTurn]]:
+    """List open turns that nobody runs: whoever did has died, or does not keep its lease."""
+    rows = yield _LAPSED, {"most": most}
     return [_stored(row) for row in rows]
 
 
-def take_up(turn: StoredTurn) -> Operation[StoredTurn | None]:
-    """Make an open turn its next attempt and return that; None if somebody else already did."""
-    taken = replace(turn, attempt=turn.attempt + 1, status=after(turn.status, "take_up"))
-    now = {"next_attempt": taken.attempt, "now_status": taken.status}
-    return taken if (yield _TAKE_UP, _attempt(turn) | now) else None
+def take_up(turn: StoredTurn, *, node: str | None = None) -> Operation[StoredTurn | None]:
+    """Make a lapsed turn its next attempt, on a node where there are many, and return that.
+
+    None if somebody else already did, or runs it after all.
+    """
+    attempt, status = turn.attempt + 1, after(turn.status, "take_up")
+    now = {"next_attempt": attempt, "now_status": status}
+    if not (yield _TAKE_UP, _attempt(turn) | now):
+        return None
+    stop = None
+    if node is not None:
+        stop = yield from leases.take(turn.session_id, turn.turn, attempt=attempt, node=node)
+    return replace(turn, attempt=attempt, status=status, node=node, stop=stop)
 
 
 def _resolve(new: NewTurn, last: int) -> Operation[tuple[int | None, str]]:
@@ -279,7 +270,9 @@ def _insert(new: NewTurn, turn: int, question: str, replaces: int | None) -> Ope
         "created_at": now,
     }
     yield _INSERT_TURN, row
-    return _stored(row | {"content": question, "asked_at": now})
+    if new.node is not None:
+        yield from leases.take(new.session_id, turn, attempt=1, node=new.node)
+    return replace(_stored(row | {"content": question, "asked_at": now}), node=new.node)
 
 
 def _place(message_id: str, session_id: str, turn: int, position: int) -> dict[str, object]:

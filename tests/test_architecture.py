@@ -118,9 +118,9 @@ def test_the_protocol_is_pure() -> None:
             assert not roots & (shut_out - allowed), path
 
 
-def test_one_module_alone_imports_databases() -> None:
+def test_those_who_open_a_database_alone_import_databases() -> None:
     importers = {name_of(p) for p in MODULES if any(n == "databases" for n in imported(p))}
-    assert importers == {"storage.database"}
+    assert importers == {"storage.sqlite_file", "storage.postgres"}
 
 
 def test_the_settings_alone_read_the_environment() -> None:

@@ -5,11 +5,13 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
-from storage.database import TROUBLE_LASTS_S
+from storage.sqlite_file import SqliteDatabase
+from storage.trouble import TROUBLE_LASTS_S
 from tests.gateway.harness import WITHIN_S, Gateway
 
 DISK_BYTES = 4 * 1024 * 1024
@@ -44,8 +46,14 @@ def fill(directory: Path) -> Path:
     return ballast
 
 
+def _writer(gateway: Gateway) -> Any:
+    database = gateway.house.database
+    assert isinstance(database, SqliteDatabase)
+    return database._writer
+
+
 async def _set_busy_timeout(gateway: Gateway, ms: int) -> None:
-    writer = gateway.house.database._writer
+    writer = _writer(gateway)
     await writer.run(lambda c: c.execute(f"PRAGMA busy_timeout = {ms}").close())
 
 
@@ -92,7 +100,7 @@ async def corrupt(gateway: Gateway) -> AsyncIterator[None]:
 @asynccontextmanager
 async def read_only(gateway: Gateway) -> AsyncIterator[None]:
     """The database may be read only."""
-    writer = gateway.house.database._writer
+    writer = _writer(gateway)
     await writer.run(lambda c: c.execute("PRAGMA query_only = ON").close())
     try:
         yield

@@ -2,9 +2,11 @@
 
 import sqlite3
 import threading
+from abc import ABC, abstractmethod
 from contextlib import closing
 from pathlib import Path
 
+import anyio
 import anyio.to_thread
 from sqlalchemy import Text, bindparam, column, insert, select, table, text
 
@@ -53,24 +55,45 @@ def stored(path: Path) -> list[str]:
         return [note for (note,) in connection.execute("SELECT note FROM notes ORDER BY note")]
 
 
-class Gate:
-    """Holds an operation up in its thread until a test opens it."""
+class Gate(ABC):
+    """Holds an operation up until a test opens it."""
 
-    def __init__(self) -> None:
-        self._entered = threading.Event()
-        self._opened = threading.Event()
+    @abstractmethod
+    def halt(self) -> Operation[None]:
+        """Stand at the gate."""
+
+    @abstractmethod
+    async def entered(self) -> None:
+        """Wait until an operation stands at the gate."""
+
+    @abstractmethod
+    def open(self) -> None:
+        """Let it pass."""
 
     def add(self, note: str) -> Operation[None]:
         """Store a note in two halves, one before the gate and one behind."""
         yield from add(f"{note} 1")
-        self.wait()
+        yield from self.halt()
         yield from add(f"{note} 2")
 
     def read_twice(self) -> Operation[tuple[list[str], list[str]]]:
         """Read before the gate and behind it."""
         before = yield from all_notes()
-        self.wait()
+        yield from self.halt()
         return before, (yield from all_notes())
+
+
+class ThreadGate(Gate):
+    """Holds an operation up in its thread, on SQLite."""
+
+    def __init__(self) -> None:
+        self._entered = threading.Event()
+        self._opened = threading.Event()
+
+    def halt(self) -> Operation[None]:
+        """Stand at the gate."""
+        self.wait()
+        yield from ()
 
     async def entered(self) -> None:
         """Wait until an operation stands at the gate."""
@@ -84,3 +107,25 @@ class Gate:
         """Stand at the gate, in a thread."""
         self._entered.set()
         assert self._opened.wait(WITHIN_S)
+
+
+class ServerGate(Gate):
+    """Holds an operation up by what it asks of its server, on PostgreSQL."""
+
+    def __init__(self) -> None:
+        self._entered = anyio.Event()
+        self._opened = False
+
+    def halt(self) -> Operation[None]:
+        """Stand at the gate."""
+        self._entered.set()
+        while not self._opened:
+            yield text("SELECT pg_sleep(0.005)"), {}
+
+    async def entered(self) -> None:
+        """Wait until an operation stands at the gate."""
+        await self._entered.wait()
+
+    def open(self) -> None:
+        """Let it pass."""
+        self._opened = True

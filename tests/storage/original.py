@@ -8,7 +8,7 @@ from protocol.cursor import BEGINNING
 from storage import log, messages
 from storage.messages import Page
 from storage.migrations import MIGRATIONS
-from tests.storage.store import Store
+from tests.storage.store import SqliteStore
 
 ORIGINAL = """
 CREATE TABLE sessions (
@@ -31,7 +31,7 @@ SESSION_AT = "2026-11-23T11:11:49.723604"
 _UNSET = object()
 
 
-class Original(Store):
+class Original(SqliteStore):
     """A database as the original backend left it; `adopt` brings it up to date."""
 
     def __init__(self, connection: sqlite3.Connection | None = None) -> None:

@@ -1,4 +1,7 @@
-"""A database of the original backend is adopted, and its conversations go on."""
+"""A database of the original backend is adopted, and its conversations go on.
+
+A file of SQLite, which is all that the original wrote to.
+"""
 
 import sqlite3
 from collections.abc import Iterator
@@ -7,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import Refusal
-from storage import log, messages, sessions, turns
-from storage.database import open_database
+from storage import log, messages, sessions
+from storage.context import Exchange, context
 from storage.migrations import MIGRATIONS, migrate
+from storage.sqlite_file import open_sqlite
 from storage.times import age_s
-from storage.turns import Exchange
 from tests.storage.original import Original
 
 
@@ -50,7 +53,7 @@ def test_a_question_without_a_reply_was_interrupted(original: Original) -> None:
     start, error, *_ = original.log()
     assert (start["type"], error["type"], error["id"]) == ("start", "error", "1.1.end")
     assert (error["code"], error["retryable"]) == ("interrupted", True)
-    assert original.read(turns.context("s1", 3, most=10, max_chars=1_000)) == [Exchange("u1", "a2")]
+    assert original.read(context("s1", 3, most=10, max_chars=1_000)) == [Exchange("u1", "a2")]
 
 
 def test_what_is_said_before_any_question_belongs_to_no_turn(original: Original) -> None:
@@ -85,7 +88,7 @@ def test_a_second_reply_and_system_rows_are_shown_but_are_no_context(original: O
         ("u4", 2, None),
         ("a5", 2, "stop"),
     ]
-    assert original.read(turns.context("s1", 9, most=10, max_chars=1_000)) == [
+    assert original.read(context("s1", 9, most=10, max_chars=1_000)) == [
         Exchange("u4", "a5"),
         Exchange("u0", "a2"),
     ]
@@ -178,7 +181,7 @@ def test_an_empty_message_is_a_message(original: Original) -> None:
     original.adopt()
     assert [message.content for message in original.page().messages] == ["", ""]
     assert [frame["type"] for frame in original.log()] == ["start", "complete"]
-    assert original.read(turns.context("s1", 2, most=10, max_chars=1_000)) == []
+    assert original.read(context("s1", 2, most=10, max_chars=1_000)) == []
 
 
 def test_a_message_of_null_is_an_empty_one(original: Original) -> None:
@@ -200,7 +203,7 @@ def test_a_blank_question_is_shown_and_is_no_context(original: Original, blank: 
     original.said("assistant")
     original.adopt()
     assert original.page().total_count == 4
-    assert original.read(turns.context("s1", 3, most=10, max_chars=1_000)) == [Exchange("u2", "a3")]
+    assert original.read(context("s1", 3, most=10, max_chars=1_000)) == [Exchange("u2", "a3")]
 
 
 @pytest.mark.parametrize(
@@ -257,7 +260,7 @@ def test_a_conversation_goes_on_where_it_stopped(original: Original) -> None:
     assert original.read(log.join("s1", None)).cursor == (2, 1, 2**53)
     turn = original.exchange("계속", "네.")
     assert turn.turn == 3
-    assert original.read(turns.context("s1", 4, most=10, max_chars=1_000)) == [
+    assert original.read(context("s1", 4, most=10, max_chars=1_000)) == [
         Exchange("계속", "네."),
         Exchange("안녕", "안녕하세요!"),
     ]
@@ -277,7 +280,7 @@ async def test_a_file_of_the_original_opens(tmp_path: Path) -> None:
     original.said("user")
     original.said("assistant")
     original.connection.close()
-    async with open_database(path) as database:
+    async with open_sqlite(path) as database:
         assert await migrate(database) == list(MIGRATIONS)
         page = await database.read(messages.page("s1", limit=None, before=None, max_bytes=2**20))
     assert [message.content for message in page.messages] == ["u0", "a1"]

@@ -44,7 +44,7 @@ def text(frames: list[Frame]) -> str:
 
 def taken_up(store: Store, turn: StoredTurn) -> StoredTurn:
     assert store.write(turns.take_up(turn))
-    [found] = [each for each in store.read(turns.all_open()) if each.turn == turn.turn]
+    [found] = [each for each in store.read(turns.lapsed(most=100)) if each.turn == turn.turn]
     return found
 
 
@@ -79,7 +79,7 @@ def test_without_a_cursor_one_joins_at_the_end(store: Store) -> None:
 def test_without_a_cursor_one_joins_before_an_open_turn(store: Store, status: Any) -> None:
     store.ask(status=status)
     assert join(store, None) == Joined(BEGINNING, False, True, 1, status)
-    [turn] = store.read(turns.all_open())
+    [turn] = store.read(turns.lapsed(most=100))
     store.end(turn)
     store.ask(status=status)
     assert join(store, None) == Joined(Cursor(1, 1, END), False, True, 2, status)

@@ -241,5 +241,5 @@ def test_the_reply_of_a_turn_is_found(store: Store) -> None:
 @pytest.mark.parametrize("stored", ["{oops", "[]", "5", "", "null"])
 def test_token_usage_that_makes_no_sense_is_null(store: Store, page: Read, stored: str) -> None:
     store.exchange()
-    store.connection.execute("UPDATE messages SET token_usage = ?", (stored,))
+    store.execute("UPDATE messages SET token_usage = :stored", stored=stored)
     assert [message.token_usage for message in page().messages] == [None, None]

@@ -8,31 +8,27 @@ import pytest
 from sqlalchemy import text
 
 from storage import migrations
-from storage.database import open_database
 from storage.migrations import MIGRATIONS, migrate
 from storage.operations import Operation, StorageError
+from storage.sqlite_file import open_sqlite
 from storage.times import age_s
 from tests.storage.original import ORIGINAL
-from tests.storage.store import Store
-
-
-def tables(store: Store) -> dict[str, str]:
-    return dict(store.rows("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
+from tests.storage.store import SqliteStore, Store
 
 
 def test_a_fresh_database_gets_every_table_and_is_then_up_to_date(empty_store: Store) -> None:
-    assert empty_store.migrate() == ["create_tables", "adopt_original"]
-    assert set(tables(empty_store)) == {
-        *("sessions", "messages", "message_order", "turns", "migrations")
+    assert empty_store.migrate() == list(MIGRATIONS)
+    assert set(empty_store.tables()) == {
+        *("sessions", "messages", "message_order", "turns", "leases", "migrations")
     }
-    before = tables(empty_store)
+    before = empty_store.tables()
     assert empty_store.migrate() == []
-    assert tables(empty_store) == before
+    assert empty_store.tables() == before
 
 
 def test_an_applied_migration_is_noted_with_its_time(empty_store: Store) -> None:
     empty_store.migrate()
-    noted = empty_store.rows("SELECT name, applied_at FROM migrations ORDER BY rowid")
+    noted = empty_store.rows("SELECT name, applied_at FROM migrations")
     assert [name for name, _ in noted] == list(MIGRATIONS)
     assert all(age_s(applied_at) < 60 for _, applied_at in noted)
 
@@ -41,7 +37,7 @@ def test_only_what_is_missing_is_applied(
     empty_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def later() -> Operation[None]:
-        yield text("CREATE TABLE later (n)"), {}
+        yield text("CREATE TABLE later (n INTEGER)"), {}
 
     empty_store.migrate()
     monkeypatch.setitem(migrations.MIGRATIONS, "later", later)
@@ -53,13 +49,13 @@ def test_when_one_migration_fails_none_is_applied(
     empty_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken() -> Operation[None]:
-        yield text("CREATE TABLE later (n)"), {}
+        yield text("CREATE TABLE later (n INTEGER)"), {}
         yield text("INSERT INTO nowhere VALUES (1)"), {}
 
     monkeypatch.setitem(migrations.MIGRATIONS, "broken", broken)
     with pytest.raises(StorageError, match="nowhere"):
         empty_store.migrate()
-    assert tables(empty_store) == {}
+    assert empty_store.tables() == {}
     monkeypatch.delitem(migrations.MIGRATIONS, "broken")
     assert empty_store.migrate() == list(MIGRATIONS)
 
@@ -67,7 +63,7 @@ def test_when_one_migration_fails_none_is_applied(
 async def test_a_database_file_is_migrated_once(tmp_path: Path) -> None:
     path = tmp_path / "chat.db"
     for missing in (list(MIGRATIONS), []):
-        async with open_database(path) as database:
+        async with open_sqlite(path) as database:
             assert await migrate(database) == missing
 
 
@@ -75,7 +71,7 @@ async def test_a_file_of_something_else_is_refused_and_left_as_it_was(tmp_path: 
     path = tmp_path / "other.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE sessions (id INTEGER, cookie TEXT)")
-    async with open_database(path) as database:
+    async with open_sqlite(path) as database:
         with pytest.raises(StorageError, match="session_id"):
             await migrate(database)
     with closing(sqlite3.connect(path)) as connection:
@@ -83,18 +79,20 @@ async def test_a_file_of_something_else_is_refused_and_left_as_it_was(tmp_path: 
     assert names == [("sessions",)]
 
 
-def test_the_original_tables_are_made_as_the_original_made_them(empty_store: Store) -> None:
-    empty_store.migrate()
+def test_the_original_tables_are_made_as_the_original_made_them(
+    empty_sqlite: SqliteStore,
+) -> None:
+    empty_sqlite.migrate()
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.executescript(ORIGINAL)
-        original = Store(connection)
+        original = SqliteStore(connection)
         for table in ("sessions", "messages"):
             for pragma in ("table_info", "foreign_key_list"):
                 columns = f"PRAGMA {pragma}({table})"
-                ours = empty_store.rows(columns)
+                ours = empty_sqlite.rows(columns)
                 theirs = original.rows(columns)
                 # SQLAlchemy writes NOT NULL for primary keys, which the original left out.
                 assert [row[:3] for row in ours] == [row[:3] for row in theirs]
                 assert [row[4:] for row in ours] == [row[4:] for row in theirs]
     with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
-        empty_store.connection.execute("INSERT INTO messages (message_id, role) VALUES ('m', 'x')")
+        empty_sqlite.connection.execute("INSERT INTO messages (message_id, role) VALUES ('m', 'x')")

@@ -1,6 +1,5 @@
 """A database file is opened under any name, by one process, and closed whole."""
 
-import asyncio
 import os
 import sqlite3
 import threading
@@ -8,12 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import anyio
 import pytest
 
-from storage.database import MAX_BATCH, Database, open_database
 from storage.operations import StorageError
-from tests.storage.notes import WITHIN_S, Gate, Mistake, add, all_notes, create, stored
+from storage.sqlite_file import SqliteDatabase, open_sqlite
+from tests.storage.notes import WITHIN_S, add, create, stored
 
 # Opening
 
@@ -21,7 +19,7 @@ from tests.storage.notes import WITHIN_S, Gate, Mistake, add, all_notes, create,
 @pytest.mark.parametrize("name", ["a b.db", "100%.db", "%41.db", "a?b=c.db", "a#b.db", "대화.db"])
 async def test_a_file_may_be_called_anything(tmp_path: Path, name: str) -> None:
     path = tmp_path / name / name
-    async with open_database(path) as database:
+    async with open_sqlite(path) as database:
         await database.write(create())
         await database.write(add("a"))
     assert stored(path) == ["a"]
@@ -31,28 +29,32 @@ async def test_a_file_may_be_called_anything(tmp_path: Path, name: str) -> None:
 async def test_a_path_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for path in (Path("chat.db"), Path("new") / "chat.db"):
-        async with open_database(path) as database:
+        async with open_sqlite(path) as database:
             await database.write(create())
         assert (tmp_path / path).is_file()
 
 
-async def test_a_file_that_is_in_use_is_refused_by_name(database: Database, path: Path) -> None:
+async def test_a_file_that_is_in_use_is_refused_by_name(
+    database: SqliteDatabase, path: Path
+) -> None:
     with pytest.raises(StorageError, match=f"{path} is in use"):
-        async with open_database(path):
+        async with open_sqlite(path):
             pass
     assert await database.write(add("a"))
 
 
-async def test_a_file_is_in_use_under_every_name_it_has(database: Database, path: Path) -> None:
+async def test_a_file_is_in_use_under_every_name_it_has(
+    database: SqliteDatabase, path: Path
+) -> None:
     link = path.with_name("link.db")
     link.symlink_to(path)
     with pytest.raises(StorageError, match="in use"):
-        async with open_database(link):
+        async with open_sqlite(link):
             pass
 
 
 async def test_a_new_file_is_for_nobody_elses_eyes(path: Path) -> None:
-    async with open_database(path) as database:
+    async with open_sqlite(path) as database:
         await database.write(create())
         modes = {name: (path.parent / name).stat().st_mode for name in os.listdir(path.parent)}
     assert set(modes) == {"chat.db", "chat.db-wal", "chat.db-shm", "chat.db-lock"}
@@ -61,7 +63,7 @@ async def test_a_new_file_is_for_nobody_elses_eyes(path: Path) -> None:
 
 async def test_a_closed_file_can_be_opened_again(path: Path) -> None:
     for note in ("a", "b"):
-        async with open_database(path) as database:
+        async with open_sqlite(path) as database:
             await database.write(create())
             await database.write(add(note))
     assert stored(path) == ["a", "b"]
@@ -88,7 +90,7 @@ async def test_what_cannot_be_opened_is_named_and_leaves_no_thread(
     path.parent.mkdir()
     spoil(path)
     with no_thread_left(), pytest.raises(StorageError, match=f"cannot open {path}"):
-        async with open_database(path):
+        async with open_sqlite(path):
             pass
 
 
@@ -99,7 +101,7 @@ async def test_a_file_that_another_process_has_locked_cannot_be_opened(
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
         with pytest.raises(StorageError, match="locked"):
-            async with open_database(path):
+            async with open_sqlite(path):
                 pass
 
 
@@ -121,67 +123,6 @@ def no_thread_left() -> Iterator[None]:
 
 async def test_no_thread_is_left_after_closing(path: Path) -> None:
     with no_thread_left():
-        async with open_database(path, readers=3) as database:
+        async with open_sqlite(path, readers=3) as database:
             assert len(connection_threads()) == 4
             await database.write(create())
-
-
-async def test_what_was_queued_is_committed_before_closing(path: Path) -> None:
-    async with open_database(path) as database:
-        database.submit(create())
-        for number in range(2 * MAX_BATCH):
-            database.submit(add(f"{number:04}"))
-    assert len(stored(path)) == 2 * MAX_BATCH
-
-
-async def test_what_was_queued_is_committed_even_when_all_is_cancelled(
-    path: Path, gate: Gate
-) -> None:
-    with anyio.CancelScope() as scope:
-        async with open_database(path) as database:
-            await database.write(create())
-            database.submit(gate.add("a"))
-            await gate.entered()
-            database.submit(add("b"))
-            # Whenever it opens, the second write has to wait for the first.
-            asyncio.get_running_loop().call_later(0.02, gate.open)
-            scope.cancel()
-            await anyio.sleep_forever()
-    assert stored(path) == ["a 1", "a 2", "b"]
-
-
-@pytest.mark.parametrize("error", [Mistake, StorageError, BlockingIOError])
-async def test_an_error_of_the_server_comes_out_as_it_is(
-    path: Path, error: type[Exception]
-) -> None:
-    async def serve() -> None:
-        async with open_database(path) as database:
-            database.submit(create())
-            raise error("of the server")
-
-    with pytest.raises(error, match=r"^of the server$"):
-        await serve()
-    assert stored(path) == []
-
-
-async def test_a_closed_database_refuses_everything(path: Path) -> None:
-    async with open_database(path) as database:
-        await database.write(create())
-    for refused in (database.write(add("a")), database.read(all_notes())):
-        with pytest.raises(StorageError, match="closed"):
-            await refused
-    assert stored(path) == []
-
-
-async def test_while_closing_reads_are_refused_and_those_under_way_finish(
-    path: Path, gate: Gate
-) -> None:
-    async with open_database(path) as database:
-        await database.write(create())
-        reading = asyncio.ensure_future(database.read(gate.read_twice()))
-        await gate.entered()
-        database._stop()
-        with pytest.raises(StorageError, match="closed"):
-            await database.read(all_notes())
-        gate.open()
-    assert await reading == ([], [])

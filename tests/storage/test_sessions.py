@@ -1,27 +1,27 @@
 """Sessions come and go, and leave nothing behind."""
 
-import sqlite3
-
 import pytest
 
 from protocol.errors import Refusal
 from storage import messages, sessions, turns
-from storage.operations import Operation
+from storage.operations import Operation, StorageError
 from storage.times import age_s
-from tests.storage.store import Store
+from tests.storage.store import SqliteStore, Store
 
 LONG_AGO = "2020-01-01T00:00:00.000000Z"
 NOW = "2026-01-01T00:00:00.000000Z"
 
 
 def use(store: Store, session_id: str, when: str) -> None:
-    store.connection.execute(
-        "UPDATE sessions SET last_accessed = ? WHERE session_id = ?", (when, session_id)
+    store.execute(
+        "UPDATE sessions SET last_accessed = :at WHERE session_id = :name", at=when, name=session_id
     )
 
 
 def last_use(store: Store, session_id: str = "s1") -> str:
-    [[accessed]] = store.rows("SELECT last_accessed FROM sessions WHERE session_id = ?", session_id)
+    [[accessed]] = store.rows(
+        "SELECT last_accessed FROM sessions WHERE session_id = :name", name=session_id
+    )
     return str(accessed)
 
 
@@ -41,7 +41,7 @@ def test_a_session_is_found_as_it_was_created(store: Store) -> None:
 
 
 def test_a_session_cannot_be_created_twice(store: Store) -> None:
-    with pytest.raises(Exception, match="UNIQUE"):
+    with pytest.raises(Exception, match=r"(?i)unique"):
         store.session("s1")
 
 
@@ -52,12 +52,12 @@ def test_what_is_not_there_is_not_found(store: Store) -> None:
 
 @pytest.mark.parametrize("stored", [None, "", "null", "[1]", "{oops", "5", "[" * 10_000])
 def test_metadata_that_makes_no_sense_is_none(store: Store, stored: str | None) -> None:
-    store.connection.execute("UPDATE sessions SET metadata = ?", (stored,))
+    store.execute("UPDATE sessions SET metadata = :stored", stored=stored)
     assert store.read(sessions.get("s1")).metadata == {}
 
 
 def test_metadata_can_be_said_whatever_the_original_let_in(store: Store) -> None:
-    store.connection.execute("""UPDATE sessions SET metadata = '{"\\ud800": [NaN, "\\udc00"]}'""")
+    store.execute("""UPDATE sessions SET metadata = '{"\\ud800": [NaN, "\\udc00"]}'""")
     found = store.read(sessions.get("s1"))
     assert '"metadata":{"\ufffd":[null,"\ufffd"]}' in found.model_dump_json()
 
@@ -84,7 +84,6 @@ def test_a_removed_session_leaves_no_row_behind(store: Store) -> None:
     for table in ("sessions", "messages", "message_order", "turns"):
         owners = store.rows(f"SELECT DISTINCT session_id FROM {table}")
         assert owners == [("s2",)], table
-    assert store.rows("PRAGMA foreign_key_check") == []
 
 
 def test_a_turn_whose_session_was_removed_can_neither_go_on_nor_end(store: Store) -> None:
@@ -92,24 +91,26 @@ def test_a_turn_whose_session_was_removed_can_neither_go_on_nor_end(store: Store
     store.write(sessions.remove("s1"))
     store.write(turns.checkpoint(turn, "안녕"))
     assert not store.end(turn)
-    assert store.read(turns.all_open()) == []
+    assert store.read(turns.lapsed(most=100)) == []
     assert refused(store, messages.page("s1", limit=1, before=None, max_bytes=1)) == (
         "session_not_found"
     )
 
 
 def test_rows_of_a_session_that_is_not_there_cannot_be_stored(store: Store) -> None:
-    with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"):
-        store.connection.execute("INSERT INTO messages (message_id, session_id) VALUES ('m', 'x')")
+    with pytest.raises(StorageError, match=r"(?i)foreign key"):
+        store.execute("INSERT INTO messages (message_id, session_id) VALUES ('m', 'x')")
 
 
-def test_every_foreign_key_has_an_index_so_that_removing_scans_no_table(store: Store) -> None:
-    for (table,) in store.rows("SELECT name FROM sqlite_master WHERE type = 'table'"):
-        indexes = store.rows(f"PRAGMA index_list('{table}')")
+def test_every_foreign_key_has_an_index_so_that_removing_scans_no_table(
+    sqlite: SqliteStore,
+) -> None:
+    for (table,) in sqlite.rows("SELECT name FROM sqlite_master WHERE type = 'table'"):
+        indexes = sqlite.rows(f"PRAGMA index_list('{table}')")
         # A partial index does not help here.
         names = [row[1] for row in indexes if not row[4]]
-        first_columns = {store.rows(f"PRAGMA index_info('{name}')")[0][2] for name in names}
-        columns = {row[3] for row in store.rows(f"PRAGMA foreign_key_list('{table}')")}
+        first_columns = {sqlite.rows(f"PRAGMA index_info('{name}')")[0][2] for name in names}
+        columns = {row[3] for row in sqlite.rows(f"PRAGMA foreign_key_list('{table}')")}
         assert columns <= first_columns, table
 
 

@@ -13,19 +13,19 @@ import aiosqlite
 import anyio
 import pytest
 
-from storage.database import Database, open_database
 from storage.operations import StorageError
-from tests.storage.notes import WITHIN_S, Gate, Mistake, add, all_notes, create, stored
+from storage.sqlite_file import SqliteDatabase, open_sqlite
+from tests.storage.notes import WITHIN_S, Mistake, ThreadGate, add, all_notes, create, stored
 
 ROOT = Path(__file__).parents[2]
 
 
-async def set_pragma(database: Database, pragma: str) -> None:
+async def set_pragma(database: SqliteDatabase, pragma: str) -> None:
     await database._writer.run(lambda connection: connection.execute(f"PRAGMA {pragma}").close())
 
 
 async def test_nobody_waits_for_ever_when_the_writer_is_killed(
-    database: Database, gate: Gate
+    database: SqliteDatabase, gate: ThreadGate
 ) -> None:
     first = database.submit(gate.add("a"))
     await gate.entered()
@@ -40,13 +40,13 @@ async def test_nobody_waits_for_ever_when_the_writer_is_killed(
 
 
 async def test_the_writer_survives_whatever_its_thread_raises(
-    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: object) -> None:
         raise Mistake("unforeseen")
 
     with monkeypatch.context() as patch:
-        patch.setattr("storage.database.run_batch", broken)
+        patch.setattr("storage.sqlite_file.run_batch", broken)
         with pytest.raises(StorageError, match="unforeseen"):
             await database.write(add("a"))
     assert caplog.records[0].exc_info, "a mistake of ours is logged with its traceback"
@@ -54,7 +54,7 @@ async def test_the_writer_survives_whatever_its_thread_raises(
 
 
 async def test_everybody_in_a_failed_batch_gets_an_error_of_their_own(
-    database: Database, raw: sqlite3.Connection
+    database: SqliteDatabase, raw: sqlite3.Connection
 ) -> None:
     await set_pragma(database, "busy_timeout = 10")
     raw.execute("BEGIN IMMEDIATE")
@@ -67,7 +67,7 @@ async def test_everybody_in_a_failed_batch_gets_an_error_of_their_own(
     assert await database.write(add("a"))
 
 
-async def test_writing_goes_on_when_there_is_room_again(database: Database) -> None:
+async def test_writing_goes_on_when_there_is_room_again(database: SqliteDatabase) -> None:
     # As many pages as there are: SQLite takes no smaller number.
     await set_pragma(database, "max_page_count = 1")
     with pytest.raises(StorageError, match="full"):
@@ -97,13 +97,13 @@ async def test_a_full_disk_loses_nothing_that_was_acknowledged(small_disk: Path)
     ballast.write_bytes(bytes(400_000))
     acknowledged: list[str] = []
 
-    async def fill(database: Database) -> None:
+    async def fill(database: SqliteDatabase) -> None:
         for number in range(200):
             note = f"{number:03}" + "x" * 10_000
             await database.write(add(note))
             acknowledged.append(note)
 
-    async with open_database(path) as database:
+    async with open_sqlite(path) as database:
         await database.write(create())
         with pytest.raises(StorageError):
             await fill(database)
@@ -128,7 +128,7 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(path: Path) -> None:
             async for rest in process.stdout:
                 printed += rest
     acknowledged = {int(line) for line in printed.split(b"\n")[:-1]}
-    async with open_database(path):
+    async with open_sqlite(path):
         pass  # the lock of the dead is gone
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -146,7 +146,7 @@ def test_aiosqlite_still_has_what_we_use_of_its_inside() -> None:
     assert isinstance(aiosqlite.Connection._conn, property)
 
 
-async def test_aiosqlite_queues_a_call_before_it_waits(path: Path, gate: Gate) -> None:
+async def test_aiosqlite_queues_a_call_before_it_waits(path: Path, gate: ThreadGate) -> None:
     async with aiosqlite.connect(path) as connection:
         ran: list[int] = []
         gate_opened = connection._execute(gate.wait)  # type: ignore[no-untyped-call]

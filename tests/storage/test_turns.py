@@ -1,7 +1,6 @@
 """A turn from its question to its end, and what becomes of it when things go wrong."""
 
 import json
-import sqlite3
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +8,11 @@ import pytest
 
 from protocol.errors import Refusal
 from storage import turns
+from storage.context import Exchange
+from storage.context import context as read_context
+from storage.operations import StorageError
 from storage.times import age_s
-from storage.turns import Exchange, StoredTurn
+from storage.turns import StoredTurn
 from tests.storage.store import Store
 
 
@@ -32,7 +34,7 @@ def hidden(store: Store) -> list[tuple[int, int | None]]:
 
 
 def context(store: Store, turn: int, most: int = 10, max_chars: int = 1_000) -> list[Exchange]:
-    return store.read(turns.context("s1", turn, most=most, max_chars=max_chars))
+    return store.read(read_context("s1", turn, most=most, max_chars=max_chars))
 
 
 # Accept
@@ -59,11 +61,11 @@ def test_turns_are_counted_by_session(store: Store) -> None:
 
 def test_what_accept_returns_is_what_is_found_after_a_restart(store: Store) -> None:
     turn = store.ask("hi", request_id="r", generation={"max_new_tokens": 9}, status="queued")
-    assert store.read(turns.all_open()) == [turn]
+    assert store.read(turns.lapsed(most=100)) == [turn]
 
 
 def test_accepting_a_message_notes_that_the_session_is_used(store: Store) -> None:
-    store.connection.execute("UPDATE sessions SET last_accessed = '2020-01-01T00:00:00.000000Z'")
+    store.execute("UPDATE sessions SET last_accessed = '2020-01-01T00:00:00.000000Z'")
     store.ask()
     [[accessed]] = store.rows("SELECT last_accessed FROM sessions")
     assert age_s(accessed) < 60
@@ -84,8 +86,8 @@ def test_one_turn_at_a_time(store: Store) -> None:
 def test_the_database_itself_allows_one_open_turn_by_session(store: Store) -> None:
     store.exchange()
     store.ask()
-    with pytest.raises(sqlite3.IntegrityError, match=r"turns\.session_id"):
-        store.connection.execute("UPDATE turns SET status = 'running'")
+    with pytest.raises(StorageError, match=r"turns\.session_id|one_open_turn"):
+        store.execute("UPDATE turns SET status = 'running'")
 
 
 # Repeats
@@ -210,8 +212,8 @@ def test_an_end_stores_the_reply_and_what_was_said_of_it(store: Store) -> None:
         ("complete", "stop", 1, None)
     ]
     [(role, content, usage)] = store.rows(
-        "SELECT role, content, token_usage FROM messages WHERE message_id = ?",
-        turn.reply_message_id,
+        "SELECT role, content, token_usage FROM messages WHERE message_id = :name",
+        name=turn.reply_message_id,
     )
     assert (role, content, json.loads(usage)) == ("assistant", "안녕하세요! ", {"total_tokens": 9})
 
@@ -220,7 +222,7 @@ def test_even_an_empty_reply_has_its_row(store: Store) -> None:
     turn = store.ask()
     store.end(turn, "", status="cancelled", finish_reason="cancelled")
     assert store.rows("SELECT content FROM messages WHERE role = 'assistant'") == [("",)]
-    assert store.read(turns.all_open()) == []
+    assert store.read(turns.lapsed(most=100)) == []
 
 
 def test_a_turn_ends_once(store: Store) -> None:
@@ -243,7 +245,7 @@ def test_the_end_of_an_attempt_that_was_taken_over_stores_nothing(store: Store) 
 
 def test_the_end_of_a_deleted_turn_stores_nothing(store: Store) -> None:
     turn = store.ask()
-    store.connection.execute("DELETE FROM turns")
+    store.execute("DELETE FROM turns")
     assert not store.end(turn)
     assert store.rows("SELECT * FROM messages WHERE role = 'assistant'") == []
 
@@ -254,7 +256,7 @@ def test_the_end_of_a_deleted_turn_stores_nothing(store: Store) -> None:
 def test_a_checkpoint_survives_a_crash(store: Store) -> None:
     turn = replace(store.ask(status="queued"), status="running")
     store.write(turns.checkpoint(turn, "안녕"))
-    [found] = store.read(turns.all_open())
+    [found] = store.read(turns.lapsed(most=100))
     assert found == replace(turn, checkpoint="안녕")
 
 
@@ -262,7 +264,7 @@ def test_a_turn_is_taken_up_by_one_alone(store: Store) -> None:
     turn = store.ask()
     assert store.write(turns.take_up(turn))
     assert not store.write(turns.take_up(turn))
-    [found] = store.read(turns.all_open())
+    [found] = store.read(turns.lapsed(most=100))
     assert (found.attempt, found.status) == (2, "queued")
     assert found.reply_message_id == turn.reply_message_id
 
@@ -276,7 +278,7 @@ def test_the_open_turns_of_all_sessions_are_found(store: Store) -> None:
     store.session("s2")
     store.exchange()
     open_turns: list[StoredTurn] = [store.ask("one"), store.ask("two", session_id="s2")]
-    assert store.read(turns.all_open()) == open_turns
+    assert store.read(turns.lapsed(most=100)) == open_turns
 
 
 # Context
@@ -342,4 +344,4 @@ def test_what_only_looks_blank_is_context_as_it_is(store: Store, reply: str) -> 
 def test_the_context_is_of_one_session(store: Store) -> None:
     store.session("s2")
     store.exchange("one", "1")
-    assert store.read(turns.context("s2", 2, most=10, max_chars=1_000)) == []
+    assert store.read(read_context("s2", 2, most=10, max_chars=1_000)) == []
