@@ -1,17 +1,23 @@
 """The command line: `midm-gateway`, or `python -m gateway`."""
 
 import argparse
+import asyncio
 import gc
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from gateway.logging import set_up_logging
 from gateway.rest import VERSION
 from gateway.server import CannotStart, cannot_listen, serve
-from gateway.settings import BadSettings, load_settings
+from gateway.settings import BadSettings, database_place, load_settings
 from llm.simulator import SimulatorSettings, run_simulator
 from llm.simulator.faults import MAX_MS
+from storage.copying import Copied, copy_sessions
+from storage.database import open_database
+from storage.migrations import migrate
+from storage.operations import StorageError
 
 FAILED = 1
 BAD_USAGE = 2
@@ -57,6 +63,29 @@ def _simulate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _copy(options: argparse.Namespace) -> int:
+    source, target = database_place(options.source), database_place(options.target)
+    if isinstance(source, Path) and not source.exists():
+        raise CannotStart(f"there is no database {source}")
+    try:
+        done = asyncio.run(_copy_sessions(source, target))
+    except StorageError as error:
+        raise CannotStart(str(error)) from None
+    print(f"{done.copied} sessions copied, {done.already_there} were there already")
+    return 0
+
+
+async def _copy_sessions(source: str | Path, target: str | Path) -> Copied:
+    async with open_database(source) as old, open_database(target) as new:
+        for database in (old, new):
+            await migrate(database)
+        return await copy_sessions(old, new, _tell)
+
+
+def _tell(copied: Copied) -> None:
+    print(f"{copied.copied} …", file=sys.stderr)
+
+
 def _port(text: str) -> int:
     if text.isascii() and text.isdecimal() and int(text) <= MAX_PORT:
         return int(text)
@@ -81,6 +110,15 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     serve_command = commands.add_parser("serve", help="run the gateway (the default)")
     serve_command.set_defaults(command=_serve)
+    copy = commands.add_parser(
+        "copy",
+        help="copy all conversations into another database",
+        description="Copy all conversations, from a file to a server for example. Stop the"
+        " gateways that use either first. What is there already stays as it is.",
+    )
+    copy.set_defaults(command=_copy)
+    copy.add_argument("source", help="where they are, written as in DATABASE_URL")
+    copy.add_argument("target", help="where they are to be, likewise")
     simulator = commands.add_parser("simulate", help="run the simulated model server alone")
     simulator.set_defaults(command=_simulate)
     simulator.add_argument("--host", default="127.0.0.1", help="(default: %(default)s)")

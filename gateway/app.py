@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from starlette.applications import Starlette
@@ -13,20 +14,23 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route, WebSocketRoute
 
 from gateway import rest
+from gateway.brokers.base import Broker
 from gateway.brokers.memory import MemoryBroker
 from gateway.health import Probe
 from gateway.house import House
+from gateway.nodes.keeper import Keeper
 from gateway.origins import Cors, Origins
 from gateway.problems import on_client_gone, on_error, on_http_error
 from gateway.run import Ports, TurnLimits
 from gateway.settings import Settings
 from gateway.turns import Retries, Turns
 from gateway.websocket import PATH, websocket_endpoint
+from llm.admission import Admission
 from llm.circuit import Circuit
 from llm.client import Driver, Generation, Patience
 from llm.midm import Midm
 from llm.prompt import ContextLimits
-from llm.queue import Admission
+from llm.queue import Queue
 from llm.simulator import SimulatorSettings, serve_simulator
 from protocol.errors import Refusal
 from storage import sessions
@@ -51,6 +55,7 @@ ROUTES = [
     Route("/api/chat", rest.chat, methods=["POST"]),
     Route("/api/chat/stream", rest.chat_stream, methods=["POST"]),
     Route("/api/health", rest.health),
+    Route("/readyz", rest.readiness),
 ]
 
 
@@ -82,36 +87,91 @@ def create_app(settings: Settings) -> Starlette:
 async def open_house(settings: Settings, origins: Origins) -> AsyncIterator[House]:
     """Open everything in order, and close it in the opposite one."""
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(open_database(settings.database_path))
+        database = await stack.enter_async_context(_database(settings))
         await migrate(database)
         driver = await stack.enter_async_context(_driver(settings))
-        admission = Admission(max_calls=settings.max_calls, max_waiting=settings.llm_max_waiting)
-        broker = MemoryBroker()
+        place = await stack.enter_async_context(_place(settings))
         circuit = Circuit()
+        news = asyncio.Event()
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         turns = Turns(
-            ports=Ports(database, broker, driver, circuit, _turn_limits(settings)),
-            admission=admission,
-            defaults=Generation(
-                max_new_tokens=settings.default_max_tokens,
-                temperature=settings.default_temperature,
-                do_sample=settings.default_do_sample,
+            ports=Ports(
+                database=database,
+                broker=place.broker,
+                driver=driver,
+                circuit=circuit,
+                limits=_turn_limits(settings),
+                node=place.node,
+                look=news.set,
             ),
+            admission=place.admission,
+            defaults=_generation(settings),
             retries=Retries(settings.max_attempts, settings.rerun_within_s),
             tasks=tasks,
         )
-        probe = Probe(driver=driver, circuit=circuit, admission=admission, database=database)
-        house = House(settings, database, broker, admission, turns, probe, origins)
-        await turns.take_up()
-        chores = [tasks.create_task(probe.run())]
-        if settings.session_timeout_hours:
-            chores.append(tasks.create_task(_sweep(house)))
+        probe = Probe(driver=driver, circuit=circuit, admission=place.admission, database=database)
+        house = House(
+            settings=settings,
+            node=place.node,
+            database=database,
+            broker=place.broker,
+            admission=place.admission,
+            turns=turns,
+            probe=probe,
+            origins=origins,
+        )
+        if place.node is None:
+            await turns.take_up()
+        chores = [tasks.create_task(chore) for chore in _chores(house, news)]
         try:
             yield house
         finally:
             await turns.drain(within_s=0)
             for chore in chores:
                 chore.cancel()
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a gateway needs to know of others like it; alone, it has no name."""
+
+    broker: Broker
+    admission: Admission
+    node: str | None = None
+
+
+@asynccontextmanager
+async def _place(settings: Settings) -> AsyncIterator[Place]:
+    if not settings.shared:
+        queue = Queue(max_calls=settings.max_calls, max_waiting=settings.llm_max_waiting)
+        yield Place(MemoryBroker(), queue)
+        return
+    # Only here: a gateway that is alone needs none of its packages.
+    from gateway.nodes.membership import join
+
+    async with join(settings) as member:
+        yield Place(member.broker, member.admission, member.node)
+
+
+def _database(settings: Settings) -> AbstractAsyncContextManager[Database]:
+    if settings.shared:
+        return open_database(settings.database_url, connections=settings.database_connections)
+    return open_database(settings.database_path)
+
+
+def _chores(house: House, news: asyncio.Event) -> Iterator[Coroutine[object, object, None]]:
+    yield house.probe.run()
+    if house.node is not None:
+        keeper = Keeper(
+            node=house.node,
+            turns=house.turns,
+            broker=house.broker,
+            database=house.database,
+            news=news,
+        )
+        yield keeper.run()
+    if house.settings.session_timeout_hours:
+        yield _sweep(house)
 
 
 @asynccontextmanager
@@ -129,6 +189,14 @@ async def _driver(settings: Settings) -> AsyncIterator[Driver]:
         driver = Midm(url, patience=patience)
         stack.push_async_callback(driver.aclose)
         yield driver
+
+
+def _generation(settings: Settings) -> Generation:
+    return Generation(
+        max_new_tokens=settings.default_max_tokens,
+        temperature=settings.default_temperature,
+        do_sample=settings.default_do_sample,
+    )
 
 
 def _turn_limits(settings: Settings) -> TurnLimits:
@@ -149,10 +217,11 @@ async def _sweep(house: House) -> None:
 
 
 async def sweep(database: Database, house: House, *, before: str) -> None:
-    """Delete the sessions not used since a time, but for those somebody is reading."""
+    """Delete the sessions not used since a time; to be read, on any node, is to be used."""
     try:
+        for session_id in house.broker.watched():
+            await database.write(sessions.note_use(session_id))
         for session_id in await database.read(sessions.expired(before)):
-            if not house.broker.is_watched(session_id):
-                await house.turns.delete_session(session_id)
+            await house.turns.delete_session(session_id)
     except (StorageError, Refusal) as error:
         log.warning("expired sessions could not be deleted: %s", error)

@@ -9,12 +9,15 @@ from collections.abc import AsyncGenerator
 
 from gateway.brokers.base import Broker, Channel
 from gateway.brokers.live import LiveTurn
+from gateway.waiting import heard
 from protocol.cursor import Cursor
 from protocol.errors import ErrorCode, Refusal
 from protocol.server_frames import Frame
 from storage import log, sessions
 from storage.database import Database
 from storage.operations import Operation
+
+_UNKNOWN = -1
 
 
 class Reader:
@@ -25,7 +28,7 @@ class Reader:
     """
 
     __slots__ = (
-        *("cursor", "_session_id", "_channel", "_database", "_newest_stored"),
+        *("cursor", "_session_id", "_channel", "_database", "_newest_stored", "_doubts"),
         *("_turn", "_told_queued", "_told_notices", "_told_asides"),
     )
 
@@ -42,7 +45,8 @@ class Reader:
         self._session_id = session_id
         self._channel = channel
         self._database = database
-        self._newest_stored = cursor.turn if at_end else None
+        self._newest_stored = cursor.turn if at_end else _UNKNOWN
+        self._doubts = 0
         # The open turn that is being read, and what was told of it beside its text.
         self._turn: LiveTurn | None = None
         self._told_queued: Frame | None = None
@@ -58,11 +62,12 @@ class Reader:
         """
         if (frames := self.read_live()) is not None:
             return frames
+        doubts = self._channel.doubts
         frames = await self._database.read(_read_after(self._session_id, self.cursor))
         if not frames and self.cursor.ended:
-            self._newest_stored = self.cursor.turn
+            self._newest_stored, self._doubts = self.cursor.turn, doubts
         self._advance(frames)
-        return frames
+        return frames or self._nothing()
 
     def read_newest(self) -> Frame | None:
         """Read the piece that was just appended, if that is all there is to read.
@@ -82,6 +87,8 @@ class Reader:
         if self._channel.deleted:
             raise Refusal(ErrorCode.SESSION_NOT_FOUND)
         frames: list[Frame] = []
+        if self._turn is not None and self._turn.void:
+            self._turn = None
         if self._turn is None and self._channel.live is not None:
             frames += self._attach(self._channel.live)
         if self._turn is None:
@@ -130,8 +137,9 @@ class Reader:
         return []
 
     def _at_end(self) -> bool:
-        newest = self._channel.newest or self._newest_stored
-        return self.cursor.ended and newest == self.cursor.turn
+        if not self.cursor.ended or self._doubts != self._channel.doubts:
+            return False
+        return self.cursor.turn == max(self._channel.newest or _UNKNOWN, self._newest_stored)
 
     def _advance(self, frames: list[Frame]) -> None:
         for frame in reversed(frames):
@@ -164,12 +172,3 @@ async def follow(
                 yield frame
             if not frames and not await heard(news, silence_s):
                 yield None
-
-
-async def heard(news: asyncio.Event, within_s: float) -> bool:
-    """Wait until an event is set; False if that takes too long."""
-    try:
-        async with asyncio.timeout(within_s):
-            return await news.wait()
-    except TimeoutError:
-        return False

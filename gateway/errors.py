@@ -2,10 +2,11 @@
 
 import logging
 
+from gateway.nodes.away import BrokerAway
+from llm.admission import QueueFull
 from llm.circuit import CircuitOpen
 from llm.client import UpstreamFailed, UpstreamStalled, UpstreamTimeout, UpstreamUnavailable
 from llm.prompt import ContextTooLong
-from llm.queue import QueueFull
 from protocol.errors import ErrorCode, Refusal
 from storage.operations import StorageError
 
@@ -26,6 +27,7 @@ CODES: dict[type[Exception], ErrorCode] = {
     CircuitOpen: ErrorCode.UPSTREAM_UNAVAILABLE,
     QueueFull: ErrorCode.QUEUE_FULL,
     StorageError: ErrorCode.STORAGE_ERROR,
+    BrokerAway: ErrorCode.STORAGE_ERROR,
 }
 
 

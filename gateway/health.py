@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import anyio
 from sqlalchemy import Executable, select, update
 
+from llm.admission import Admission
 from llm.circuit import Circuit
 from llm.client import Driver, UpstreamError
-from llm.queue import Admission
 from storage.database import Database
 from storage.operations import Operation, StorageError
 from storage.tables import migrations, sessions

@@ -10,7 +10,7 @@ from gateway.health import Probe
 from gateway.origins import Origins
 from gateway.settings import Settings
 from gateway.turns import Turns
-from llm.queue import Admission
+from llm.admission import Admission
 from protocol.server_frames import ServerFrame
 from storage.database import Database
 
@@ -24,9 +24,13 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class House:
-    """Everything that lives from the start of the process to its end."""
+    """Everything that lives from the start of the process to its end.
+
+    `node` is its name among many; None if it is alone.
+    """
 
     settings: Settings
+    node: str | None
     database: Database
     broker: Broker
     admission: Admission

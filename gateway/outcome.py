@@ -1,6 +1,6 @@
 """How a turn begins and ends, as events. Pure."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from llm.client import Usage
 from protocol.cursor import END, Cursor
@@ -26,6 +26,10 @@ class Outcome:
     usage: Usage | None = None
     error: Refusal | None = None
     timing: Timing = field(default=NO_TIMING)
+
+    def cancelled(self) -> "Outcome":
+        """Make this the outcome of a turn that somebody stopped."""
+        return replace(self, reason="cancelled", error=None, usage=None)
 
     @property
     def happening(self) -> Happening:

@@ -2,7 +2,7 @@
 
 from contextlib import aclosing
 from importlib.metadata import version
-from typing import TypeVar
+from typing import Literal, TypeVar
 from uuid import uuid4
 
 from pydantic import BaseModel, ValidationError
@@ -11,12 +11,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway import sse
+from gateway.ask import Ask
 from gateway.conversation import follow
 from gateway.errors import as_refusal
 from gateway.greeting import greet
 from gateway.house import House, house_of
 from gateway.problems import problem_response
-from gateway.turns import Ask
 from protocol import rest
 from protocol.cursor import END, Cursor
 from protocol.errors import ErrorCode, Refusal
@@ -42,6 +42,7 @@ ENDPOINTS = {
     },
     "chat": {"completion": "POST /api/chat", "stream": "POST /api/chat/stream"},
     "health": "GET /api/health",
+    "readiness": "GET /readyz",
 }
 
 
@@ -149,7 +150,7 @@ async def cancel(request: Request) -> Response:
     session_id = _session_id(request)
     house = house_of(request)
     await house.database.read(sessions.get(session_id))
-    return _json(rest.Cancelled(turn=house.turns.cancel(session_id, body.turn)), 202)
+    return _json(rest.Cancelled(turn=await house.turns.cancel(session_id, body.turn)), 202)
 
 
 async def health(request: Request) -> Response:
@@ -157,20 +158,37 @@ async def health(request: Request) -> Response:
     house = house_of(request)
     model = await house.probe.model()
     database_connected = await house.probe.database()
+    well = model.available and database_connected and house.broker.ready
     return _json(
         rest.Health(
-            status="healthy" if model.available and database_connected else "degraded",
+            status="healthy" if well else "degraded",
             timestamp=utc_now(),
             llm_server_available=model.available,
             database_connected=database_connected,
+            broker_connected=house.broker.ready,
             llm_server_busy=model.busy,
             simulated=house.settings.simulated,
+            node=house.node,
+            database="postgresql" if house.settings.shared else "sqlite",
+            broker="redis" if house.settings.shared else "memory",
             connections=len(house.connections),
             running_turns=house.turns.running,
             queued_turns=house.admission.waiting,
             version=VERSION,
         )
     )
+
+
+async def readiness(request: Request) -> Response:
+    """Tell whether new work is welcome here: 200 or 503, for whoever spreads it over nodes."""
+    house = house_of(request)
+    works: dict[Literal["broker", "database", "draining"], bool] = {
+        "broker": house.broker.ready,
+        "database": await house.probe.database(),
+        "draining": not house.turns.draining,
+    }
+    missing = [name for name, well in works.items() if not well]
+    return _json(rest.Readiness(ready=not missing, missing=missing), 503 if missing else 200)
 
 
 async def _ending(house: House, session_id: str, turn: int) -> Frame:

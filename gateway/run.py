@@ -2,18 +2,19 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import anyio
+from llm.admission import Place
 
-from gateway.brokers.base import Broker
+from gateway.brokers.base import Broker, Publisher, Ring
 from gateway.brokers.live import LiveTurn
 from gateway.checkpoints import Checkpoints
 from gateway.errors import TurnTimeout, as_refusal
 from gateway.outcome import Outcome, start_event, turn_end
+from gateway.stopwatch import Stopwatch
 from llm.circuit import Circuit
 from llm.client import (
     Driver,
@@ -26,19 +27,21 @@ from llm.client import (
     UpstreamUnavailable,
 )
 from llm.prompt import DEFAULT_SYSTEM_PROMPT, ContextLimits, build_prompt
-from llm.queue import Place
 from llm.retry import Backoff, retried
 from protocol.errors import ErrorCode, Refusal
 from protocol.lifecycle import FIRST, after
-from protocol.server_frames import Error, Timing
+from protocol.server_frames import Error
 from storage import turns
+from storage.context import Exchange
 from storage.database import Database
+from storage.leases import StopAsked
 from storage.operations import StorageError
-from storage.turns import Exchange, StoredTurn, TurnEnd
+from storage.turns import StoredTurn, TurnEnd
 
 log = logging.getLogger(__name__)
 
-Stop = Literal["cancelled", "deleted", "shutdown"]
+Stop = Literal["cancelled", "deleted", "shutdown", "lost"]
+"""Why a turn is to end early; `lost`: another node has made the next attempt of it."""
 
 _LEFT_AT_WORK = (UpstreamTimeout, UpstreamStalled, ReplyTooLong, asyncio.CancelledError)
 """Ends of a call that leave the model server generating for nobody."""
@@ -61,15 +64,25 @@ class TurnLimits:
     system_prompt: str = DEFAULT_SYSTEM_PROMPT
 
 
+def _alone() -> None:
+    """Nobody else could want anything of a turn."""
+
+
 @dataclass(frozen=True)
 class Ports:
-    """What a turn needs of the rest of the house."""
+    """What a turn needs of the rest of the house.
+
+    Where there are many nodes, `node` is this one, and `look` has it ask storage what has become
+    of its turns.
+    """
 
     database: Database
     broker: Broker
     driver: Driver
     circuit: Circuit
     limits: TurnLimits
+    node: str | None = None
+    look: Ring = _alone
 
 
 @dataclass(frozen=True)
@@ -80,39 +93,10 @@ class Opened:
     context: Sequence[Exchange]
 
 
-class Stopwatch:
-    """Measures the stages of a turn, by a clock that never jumps."""
-
-    def __init__(self) -> None:
-        self._begun = time.monotonic()
-        self._admitted: float | None = None
-        self._first_text: float | None = None
-
-    def admit(self) -> None:
-        """Note that the model is being called."""
-        self._admitted = time.monotonic()
-
-    def text(self) -> None:
-        """Note that there is text; the first time counts."""
-        if self._first_text is None:
-            self._first_text = time.monotonic()
-
-    def timing(self) -> Timing:
-        """Tell the times so far, in milliseconds."""
-        now = time.monotonic()
-        admitted = now if self._admitted is None else self._admitted
-        first_text = None
-        if self._first_text is not None:
-            first_text = round((self._first_text - admitted) * 1000)
-        return Timing(
-            queue_ms=round((admitted - self._begun) * 1000),
-            first_token_ms=first_text,
-            duration_ms=round((now - self._begun) * 1000),
-        )
-
-
 class Run:
     """An open turn that this process is answering."""
+
+    _publisher: Publisher  # from the moment the turn is announced
 
     def __init__(
         self, opened: Opened, *, place: Place, ports: Ports, checkpoints: Checkpoints
@@ -125,6 +109,8 @@ class Run:
         self._driver = ports.driver
         self._circuit = ports.circuit
         self._limits = ports.limits
+        self._node = ports.node
+        self._look = ports.look
         self._live = LiveTurn(start_event(opened.turn))
         self._watch = Stopwatch()
         self._limit: asyncio.Timeout | None = None
@@ -133,6 +119,7 @@ class Run:
         self._leaving = asyncio.Event()
         self._left_at_work = False
         self._checkpoints = checkpoints
+        self._keeping: asyncio.Future[None] | None = None
         self._grown = False
 
     def __str__(self) -> str:
@@ -151,14 +138,28 @@ class Run:
 
     async def run(self) -> None:
         """See the turn through to its stored end; raises nothing but cancellation."""
-        self._broker.begin(self.turn.session_id, self._live)
+        self._begin()
         outcome = await self._reply()
         self._finishing = True
         self._checkpoints.forget(self._keep)
-        if self._stopped == "shutdown":
-            await self._leave_open()
-        elif self._stopped != "deleted":
-            await self._finish(outcome)
+        match self._stopped:
+            case "shutdown":
+                await self._leave_open()
+            case "lost":
+                self._lose()
+            case None | "cancelled":
+                await self._finish(outcome)
+
+    async def conclude(self, outcome: Outcome) -> None:
+        """End the turn with what is known of it already, without asking the model."""
+        self._finishing = True
+        self._begin()
+        if outcome.text:
+            self._publisher.append(outcome.text, token_count=outcome.total_tokens)
+        await self._finish(outcome)
+
+    def _begin(self) -> None:
+        self._publisher = self._broker.begin(self.turn.session_id, self._live, self._look)
 
     async def _reply(self) -> Outcome:
         ending: Ending | None = None
@@ -186,7 +187,7 @@ class Run:
             async with asyncio.timeout(None if self._stopped is None else 0) as self._limit:
                 if self._place.waits:
                     await self._place.admitted(self._moved)
-                    self._broker.place(self.turn.session_id, position=0, eta_ms=None)
+                    self._publisher.place(position=0, eta_ms=None)
                 self._admit(self._limit)
                 return await self._call_model()
         except TimeoutError as error:
@@ -230,18 +231,22 @@ class Run:
             self._grown = True
             self._watch.text()
             self._checkpoints.ask(self._keep)
-        self._broker.append(self.turn.session_id, text, token_count=token_count)
+        self._publisher.append(text, token_count=token_count)
 
     def _moved(self, position: int, eta_ms: int | None) -> None:
-        self._broker.place(self.turn.session_id, position=position, eta_ms=eta_ms)
+        self._publisher.place(position=position, eta_ms=eta_ms)
 
     def _keep(self) -> None:
+        if self._keeping is not None and not self._keeping.done():
+            # On a database that runs several writes at once one could overtake another.
+            self._checkpoints.ask(self._keep)
+            return
         self._grown = False
         self._store_aside(self._live.text())
 
     def _store_aside(self, text: str) -> None:
         """Checkpoint without waiting; a failure is made up for by the next one, or the end."""
-        self._database.submit(turns.checkpoint(self.turn, text))
+        self._keeping = self._database.submit(turns.checkpoint(self.turn, text))
 
     def _judge(self, ending: Ending | None, error: Exception | None) -> None:
         if ending is not None:
@@ -260,31 +265,41 @@ class Run:
         )
 
     async def _finish(self, outcome: Outcome) -> None:
-        end = turn_end(self.turn, outcome)
         try:
-            stored = await self._store(end)
+            try:
+                end = await self._store(outcome)
+            except StopAsked:
+                end = await self._store(outcome.cancelled())
         except StorageError:
             await self._leave_open()
             return
-        if stored:
-            self._broker.end(self.turn.session_id, end.event)
+        if end is not None:
+            self._publisher.end(end.event)
         else:
-            self._broker.drop(self.turn.session_id)
+            self._lose()
 
-    async def _store(self, end: TurnEnd) -> bool:
-        """Store the end, however long the database is in trouble; False if the turn is gone.
+    async def _store(self, outcome: Outcome) -> TurnEnd | None:
+        """Store the end, however long the database is in trouble; None if the turn is gone.
 
-        Raises `StorageError` when the process is to stop before that trouble is over.
+        Raises `StopAsked`, and `StorageError` when the process is to stop before that trouble is
+        over.
         """
+        # One end for all tries: one of them may be stored although it was never heard of.
+        end = turn_end(self.turn, outcome)
         wait_s = self._limits.storage_retry_s
         while True:
             try:
-                return await self._database.write(turns.end(self.turn, end))
+                return end if await self._database.write(turns.end(self.turn, end)) else None
             except StorageError as error:
-                self._broker.notice(self.turn.session_id, Error.of(as_refusal(error)).frame())
+                self._publisher.notice(Error.of(as_refusal(error)).frame())
                 if await self._leaves_within(wait_s):
                     raise
                 wait_s = min(wait_s * 2, self._limits.max_storage_retry_s)
+
+    def _lose(self) -> None:
+        """Say no more: the session was deleted, or the next attempt runs elsewhere."""
+        log.warning("turn %s is not this process's any more: nothing of it is stored", self)
+        self._publisher.withdraw()
 
     async def _leaves_within(self, seconds: float) -> bool:
         with anyio.move_on_after(seconds):
@@ -292,12 +307,16 @@ class Run:
         return self._leaving.is_set()
 
     async def _leave_open(self) -> None:
-        """Keep the text so far; the next start takes the turn up."""
-        going = Error.of(Refusal(ErrorCode.SHUTTING_DOWN)).frame()
-        self._broker.notice(self.turn.session_id, going)
+        """Keep the text so far; the next start, or another node, takes the turn up."""
+        if self._keeping is not None:
+            await asyncio.wait([self._keeping])
+        if self._node is None:
+            self._publisher.notice(Error.of(Refusal(ErrorCode.SHUTTING_DOWN)).frame())
         try:
             # What an attempt before this one said is better than nothing.
             text = self._live.text() or self.turn.checkpoint
-            await self._database.write(turns.checkpoint(self.turn, text))
+            await self._database.write(turns.leave(self.turn, text))
         except StorageError as error:
             log.error("turn %s could not be kept: %s", self, error)
+        if self._node is not None:
+            self._publisher.withdraw()

@@ -94,6 +94,10 @@ class GatewayServer(uvicorn.Server):
     async def _drain_house(self, house: House) -> None:
         log.info("stopping: %d turns are open", house.turns.running)
         house.turns.refuse_new()
+        if house.node is not None:
+            # Whoever is told to come back is to find another node.
+            for listener in self.servers:
+                listener.close()
         for connection in tuple(house.connections):
             connection.say(farewell())
         await house.turns.drain(self.settings.drain_seconds)
@@ -173,14 +177,18 @@ def _limited(
 def _say_hello(settings: Settings, port: int) -> None:
     at = _address(settings.host, port)
     url = settings.llm_server_url
-    model = _without_password(url) if url else "SIMULATED (set LLM_SERVER_URL to use a real model)"
+    model = without_password(url) if url else "SIMULATED (set LLM_SERVER_URL to use a real model)"
     log.info("model: %s", model)
-    log.info("database: %s", settings.database_path.absolute())
+    if settings.shared:
+        log.info("database: %s", without_password(settings.database_url))
+        log.info("broker: %s", without_password(settings.broker_url))
+    else:
+        log.info("database: %s", settings.database_path.absolute())
     log.info("listening on http://%s", at)
     log.info("try it: npx wscat -c ws://%s/ws  and type 안녕하세요", at)
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
     found = httpx.URL(url)
     return str(found.copy_with(username=found.username, password=None)) if found.password else url
 

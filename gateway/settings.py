@@ -20,6 +20,9 @@ from protocol.text import storable
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
+POSTGRESQL = ("postgresql://", "postgres://")
+REDIS = ("redis://", "rediss://", "unix://")
+
 MIN_SESSION_HOURS = 24
 """The original's web client breaks when the session it remembers is gone."""
 
@@ -41,6 +44,10 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
 
     database_url: str = "chatbot.db"
+    database_connections: Annotated[int, Field(ge=2, le=1_000)] = 10
+    broker_url: str = ""
+    broker_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "midm"
+    node_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,64}$")] = ""
     session_timeout_hours: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] = 0
 
     llm_server_url: str = ""
@@ -111,23 +118,28 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
-    def _has_a_file(self) -> Self:
-        _ = self.database_path
+    def _is_alone_or_not(self) -> Self:
+        # Their values may hold a password: nothing here repeats what was given.
+        on_server = self.database_url.startswith(POSTGRESQL)
+        if self.broker_url and not self.broker_url.startswith(REDIS):
+            raise ValueError(f"broker_url should begin with {_one_of(REDIS)}")
+        if self.broker_url and not on_server:
+            raise ValueError(f"broker_url needs a database_url that begins with {POSTGRESQL[0]}")
+        if on_server and not self.broker_url:
+            raise ValueError("database_url names a server; that needs a broker_url beside it")
+        if not on_server:
+            _ = self.database_path
         return self
+
+    @property
+    def shared(self) -> bool:
+        """Whether other nodes may use the same database."""
+        return bool(self.broker_url)
 
     @property
     def database_path(self) -> Path:
         """The SQLite file: from `sqlite:///relative.db`, `sqlite:////absolute.db` or a name."""
-        scheme, separator, rest = self.database_url.partition("://")
-        if not separator:
-            name = self.database_url
-        elif scheme.split("+")[0] == "sqlite":
-            name = unquote(rest.partition("?")[0].removeprefix("/"))
-        else:
-            raise ValueError("database_url should be a file name or begin with sqlite:///")
-        if not name.strip() or name == ":memory:":
-            raise ValueError("database_url should name a file: what is in memory would be lost")
-        return Path(name)
+        return _file_of(self.database_url)
 
     @property
     def simulated(self) -> bool:
@@ -159,9 +171,36 @@ def load_settings(**overrides: object) -> Settings:
         raise BadSettings(f".env: cannot be read: {error.strerror}") from None
 
 
+def database_place(url: str) -> str | Path:
+    """Say where a database is: a server's URL, or a file; raises `BadSettings`."""
+    try:
+        return url if url.startswith(POSTGRESQL) else _file_of(url)
+    except ValueError as error:
+        raise BadSettings(str(error).replace("database_url", "a database")) from None
+
+
+def _file_of(url: str) -> Path:
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        name = url
+    elif scheme.split("+")[0] == "sqlite":
+        name = unquote(rest.partition("?")[0].removeprefix("/"))
+    else:
+        begins = _one_of(("sqlite:///", *POSTGRESQL))
+        raise ValueError(f"database_url should be a file name or begin with {begins}")
+    if not name.strip() or name == ":memory:":
+        raise ValueError("database_url should name a file: what is in memory would be lost")
+    return Path(name)
+
+
 def _sentence(finding: ErrorDetails) -> str:
     said = finding["msg"].removeprefix("Value error, ")
     if not finding["loc"]:
-        return said.replace("database_url", "DATABASE_URL")
+        return said.replace("database_url", "DATABASE_URL").replace("broker_url", "BROKER_URL")
     name = str(finding["loc"][0]).upper()
     return f"{name}: {said[:1].lower()}{said[1:]}, given {str(finding['input'])[:80]!r}"
+
+
+def _one_of(beginnings: tuple[str, ...]) -> str:
+    *others, last = beginnings
+    return f"{', '.join(others)} or {last}"

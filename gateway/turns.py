@@ -1,27 +1,28 @@
-"""The door to turns: accept, cancel, delete, take up again after a restart, drain."""
+"""The door to turns: accept, cancel, delete, take up what nobody runs any more, drain."""
 
 import asyncio
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from llm.admission import Admission, Place, QueueFull
+
+from gateway.ask import Ask
 from gateway.checkpoints import Checkpoints
 from gateway.errors import as_refusal
-from gateway.outcome import Outcome, turn_end
+from gateway.nodes.away import BrokerAway
+from gateway.outcome import Outcome
 from gateway.run import Opened, Ports, Run
 from llm.circuit import CircuitOpen
 from llm.client import Generation
 from llm.prompt import ContextLimits, ContextTooLong
-from llm.queue import Admission, Place, QueueFull
-from protocol.chat import ChatFields, GenerationFields, RegenerateFields
 from protocol.errors import ErrorCode, Refusal
 from protocol.lifecycle import FIRST, after
 from protocol.server_frames import Accepted, TurnStatus
 from protocol.text import count_words
-from storage import sessions, turns
+from storage import leases, sessions, turns
+from storage.context import context
 from storage.ids import new_message_id
 from storage.operations import Operation
 from storage.times import age_s
@@ -29,11 +30,7 @@ from storage.turns import NewTurn, StoredTurn
 
 log = logging.getLogger(__name__)
 
-GREEDY_BELOW = 0.01
-"""A temperature below this means "always the likeliest": midm freezes on 0 with sampling."""
-
-LAST = 0
-"""As `replaces`: the session's last turn."""
+TAKE_UP_AT_ONCE = 100
 
 T = TypeVar("T")
 Told = Callable[[Accepted], None]
@@ -45,49 +42,6 @@ class Retries:
 
     max_attempts: int = 3
     max_age_s: float = 600.0
-
-
-@dataclass(frozen=True)
-class Ask:
-    """A request for a turn, whichever transport brought it; `message` None asks again."""
-
-    session_id: str
-    message: str | None
-    replaces: int | None
-    request_id: str | None
-    given: GenerationFields
-    streamed: bool = True
-
-    @classmethod
-    def chat(cls, session_id: str, chat: ChatFields, *, streamed: bool = True) -> "Ask":
-        """Ask a question, in place of another if it is an edit."""
-        return cls(
-            session_id=session_id,
-            message=chat.message,
-            replaces=chat.replaces,
-            request_id=chat.request_id,
-            given=chat,
-            streamed=streamed,
-        )
-
-    @classmethod
-    def again(cls, session_id: str, regenerate: RegenerateFields) -> "Ask":
-        """Ask the question of a turn again."""
-        return cls(
-            session_id=session_id,
-            message=None,
-            replaces=regenerate.turn or LAST,
-            request_id=regenerate.request_id,
-            given=regenerate,
-        )
-
-    @property
-    def fingerprint(self) -> str:
-        """Tell this request from another with the same `request_id`, on any transport."""
-        given = self.given
-        content = [self.message, self.replaces]
-        generation = [given.max_new_tokens, given.temperature, given.do_sample]
-        return hashlib.sha256(json.dumps([*content, *generation]).encode()).hexdigest()
 
 
 class Turns:
@@ -109,6 +63,7 @@ class Turns:
         self._ports = ports
         self._database = ports.database
         self._context = ports.limits.context
+        self._node = ports.node
         self._admission = admission
         self._defaults = defaults
         self._retries = retries
@@ -126,6 +81,10 @@ class Turns:
         """How many turns are open in this process."""
         return len(self._runs)
 
+    def runs(self) -> list[Run]:
+        """List the turns that are open in this process."""
+        return list(self._runs.values())
+
     @property
     def draining(self) -> bool:
         """Whether nothing new is begun any more."""
@@ -141,13 +100,20 @@ class Turns:
         self._begin(self._accept_and_run(ask, told, answer))
         return await answer
 
-    def cancel(self, session_id: str, turn: int | None) -> int:
-        """Stop a session's open turn and return its number; `Refusal` (`nothing_to_cancel`)."""
+    async def cancel(self, session_id: str, turn: int | None) -> int:
+        """Stop a session's open turn, on whichever node it runs, and return its number.
+
+        Raises `Refusal` (`nothing_to_cancel`) and `StorageError`.
+        """
         run = self._runs.get(session_id)
-        named = run is not None and turn in (None, run.turn.turn)
-        if run is None or not named or not run.stop("cancelled"):
+        if run is not None:
+            named = turn in (None, run.turn.turn)
+            number = run.turn.turn if named and run.stop("cancelled") else None
+        else:
+            number = await self._cancel_elsewhere(session_id, turn)
+        if number is None:
             raise Refusal(ErrorCode.NOTHING_TO_CANCEL)
-        return run.turn.turn
+        return number
 
     async def delete_session(self, session_id: str) -> None:
         """Delete a session, stop its open turn and tell its readers; `Refusal` if unknown.
@@ -159,10 +125,21 @@ class Turns:
         await answer
 
     async def take_up(self) -> None:
-        """Take up what a process left open when it died: run it again, or end it."""
-        for turn in await self._database.read(turns.all_open()):
-            if taken := await self._database.write(_take_up(turn, self._context)):
-                await self._take_up(taken)
+        """Take up open turns that nobody runs any more: run each again, or end it.
+
+        Raises `StorageError` and `BrokerAway`.
+        """
+        for turn in await self._database.read(turns.lapsed(most=TAKE_UP_AT_ONCE)):
+            place = await self._admission.reserve(even_if_full=True)
+            try:
+                taken = await self._database.write(_take_up(turn, self._context, self._node))
+            except BaseException:
+                place.release()
+                raise
+            if taken is None:  # another node was quicker
+                place.release()
+            else:
+                self._begin(self._go_on(taken, place))
 
     def refuse_new(self) -> None:
         """From now on every request is refused with `shutting_down`."""
@@ -190,7 +167,7 @@ class Turns:
             return
         self._tell(turn, told, answer)
         if run is not None:
-            await self._run(run)
+            await self._see_through(run)
 
     def _tell(self, turn: StoredTurn, told: Told | None, answer: asyncio.Future[Accepted]) -> None:
         accepted = Accepted(
@@ -206,8 +183,8 @@ class Turns:
     async def _store(self, ask: Ask) -> tuple[StoredTurn, Run | None]:
         """Store a turn and make ready to run it; there is no run of a repeat, which has its own."""
         try:
-            place = self._reserve(ask)
-        except (Refusal, QueueFull, ContextTooLong, CircuitOpen):
+            place = await self._reserve(ask)
+        except (Refusal, QueueFull, ContextTooLong, CircuitOpen, BrokerAway):
             # A repeat is recognised before any limit applies.
             if repeat := await self._database.read(turns.find_repeat(self._new_turn(ask))):
                 return repeat, None
@@ -223,15 +200,17 @@ class Turns:
             return opened.turn, None
         return opened.turn, self._run_of(opened, place)
 
-    def _reserve(self, ask: Ask) -> Place:
+    async def _reserve(self, ask: Ask) -> Place:
         if self._draining:
             raise Refusal(ErrorCode.SHUTTING_DOWN)
         if ask.message is not None:
             self._context.check(ask.message)
+        if not self._ports.broker.ready:
+            raise BrokerAway
         self._ports.circuit.check()
         try:
-            return self._admission.reserve()
-        except QueueFull:
+            return await self._admission.reserve()
+        except (QueueFull, BrokerAway):
             self._ports.circuit.not_called()
             raise
 
@@ -247,20 +226,11 @@ class Turns:
             replaces=ask.replaces,
             request_id=ask.request_id,
             fingerprint=ask.fingerprint if ask.request_id is not None else None,
-            generation=vars(self._generation(ask.given)) | {"streamed": ask.streamed},
+            generation=vars(ask.generation(self._defaults)) | {"streamed": ask.streamed},
             status=FIRST if place is None or place.waits else after(FIRST, "admit"),
             user_message_id=new_message_id(),
             reply_message_id=new_message_id(),
-        )
-
-    def _generation(self, given: GenerationFields) -> Generation:
-        temperature = _first(given.temperature, self._defaults.temperature)
-        do_sample = _first(given.do_sample, self._defaults.do_sample)
-        sensible = temperature >= GREEDY_BELOW
-        return Generation(
-            max_new_tokens=_first(given.max_new_tokens, self._defaults.max_new_tokens),
-            temperature=temperature if sensible else 1.0,
-            do_sample=do_sample and sensible,
+            node=self._node,
         )
 
     def _status(self, turn: StoredTurn) -> TurnStatus:
@@ -270,15 +240,27 @@ class Turns:
     def _run_of(self, opened: Opened, place: Place) -> Run:
         return Run(opened, place=place, ports=self._ports, checkpoints=self._checkpoints)
 
-    async def _run(self, run: Run) -> None:
+    async def _see_through(self, run: Run, kept: Outcome | None = None) -> None:
+        """Run a turn, or end it with what was kept."""
         session_id = run.turn.session_id
         self._runs[session_id] = run
         if self._closing:
             run.stop("shutdown")
         try:
-            await run.run()
+            await (run.run() if kept is None else run.conclude(kept))
         finally:
-            del self._runs[session_id]
+            # Its next attempt may be run here by now, if this one was lost.
+            if self._runs.get(session_id) is run:
+                del self._runs[session_id]
+
+    async def _cancel_elsewhere(self, session_id: str, turn: int | None) -> int | None:
+        if self._node is None:
+            return None
+        asked = leases.ask_to_stop(session_id, turn, why="cancelled")
+        number = await self._database.write(asked)
+        if number is not None:
+            self._ports.broker.ask_to_look(session_id)
+        return number
 
     def _begin(self, work: Coroutine[object, object, None]) -> None:
         self._tasks.create_task(work).add_done_callback(self._over)
@@ -301,24 +283,26 @@ class Turns:
         self._ports.broker.drop(session_id)
         _resolve(answer, None)
 
-    async def _take_up(self, opened: Opened) -> None:
+    async def _go_on(self, opened: Opened, place: Place) -> None:
+        """See a turn through that was taken up."""
         turn = opened.turn
-        young = age_s(turn.created_at) <= self._retries.max_age_s
-        if young and turn.attempt <= self._retries.max_attempts:
-            place = self._admission.reserve(even_if_full=True)
-            log.info("turn %d of %s runs again", turn.turn, turn.session_id)
-            self._begin(self._run(self._run_of(opened, place)))
-        else:
-            await self._interrupt(turn)
+        log.info("turn %d of %s is taken up", turn.turn, turn.session_id)
+        kept = self._kept(turn)
+        if kept is not None:
+            place.release()
+        await self._see_through(self._run_of(opened, place), kept)
 
-    async def _interrupt(self, turn: StoredTurn) -> None:
-        """End a turn with the text that was kept; nobody reads yet, so nobody is told."""
-        outcome = Outcome(
-            text=turn.checkpoint,
-            total_tokens=count_words(turn.checkpoint),
-            error=Refusal(ErrorCode.INTERRUPTED),
-        )
-        await self._database.write(turns.end(turn, turn_end(turn, outcome)))
+    def _kept(self, turn: StoredTurn) -> Outcome | None:
+        """Say how a turn that was taken up ends at once; None if it is run again."""
+        young = age_s(turn.created_at) <= self._retries.max_age_s
+        if turn.stop is not None:
+            error = None  # somebody has been told that it is cancelled
+        elif young and turn.attempt <= self._retries.max_attempts:
+            return None
+        else:
+            error = Refusal(ErrorCode.INTERRUPTED)
+        words = count_words(turn.checkpoint)
+        return Outcome(text=turn.checkpoint, total_tokens=words, error=error)
 
 
 def _accept(new: NewTurn, limits: ContextLimits) -> Operation[Opened]:
@@ -326,21 +310,17 @@ def _accept(new: NewTurn, limits: ContextLimits) -> Operation[Opened]:
     return (yield from _opened(turn, limits))
 
 
-def _take_up(turn: StoredTurn, limits: ContextLimits) -> Operation[Opened | None]:
-    taken = yield from turns.take_up(turn)
+def _take_up(turn: StoredTurn, limits: ContextLimits, node: str | None) -> Operation[Opened | None]:
+    taken = yield from turns.take_up(turn, node=node)
     return (yield from _opened(taken, limits)) if taken else None
 
 
 def _opened(turn: StoredTurn, limits: ContextLimits) -> Operation[Opened]:
     """Read what was said before a turn in the same visit to the database."""
-    context = yield from turns.context(
+    before = yield from context(
         turn.session_id, turn.turn, most=limits.max_exchanges, max_chars=limits.max_chars
     )
-    return Opened(turn, context)
-
-
-def _first(given: T | None, default: T) -> T:
-    return default if given is None else given
+    return Opened(turn, before)
 
 
 def _resolve(answer: asyncio.Future[T], result: T) -> None:

@@ -80,3 +80,12 @@ def in_company(loop: asyncio.AbstractEventLoop, seconds: float) -> float:
     """
     now = loop.time()
     return math.ceil((now + seconds) / STEP_S) * STEP_S - now
+
+
+async def heard(news: asyncio.Event, within_s: float) -> bool:
+    """Wait until an event is set; False if that takes too long."""
+    try:
+        async with asyncio.timeout(within_s):
+            return await news.wait()
+    except TimeoutError:
+        return False

@@ -10,13 +10,13 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from gateway.ask import Ask
 from gateway.conversation import Reader
 from gateway.errand import Errand
 from gateway.errors import as_refusal
 from gateway.greeting import farewell, greet
 from gateway.house import House, house_of
 from gateway.sender import Sender, close_code
-from gateway.turns import Ask
 from protocol.client_frames import (
     HELP,
     Auth,
@@ -225,7 +225,7 @@ class Connection:
             case Regenerate():
                 await turns.accept(Ask.again(self._session_id, frame), told=self.say)
             case Cancel():
-                turns.cancel(self._session_id, frame.turn)
+                await turns.cancel(self._session_id, frame.turn)
             case GetHistory():
                 self.say(await self._history(frame))
             case Ping():

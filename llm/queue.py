@@ -7,29 +7,18 @@ twice: whoever was served goes behind everybody who waits, and the queue is fair
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable
+
+from llm.admission import Moved, QueueFull
 
 MOVES_EVERY_S = 1.0
 _WEIGHT_OF_NEWEST = 0.2
-
-Moved = Callable[[int, int | None], None]
-"""Told a place's position (1 is next) and an estimate of the wait in milliseconds."""
-
-
-class QueueFull(Exception):
-    """As many are waiting as may wait; `retry_after_ms` estimates when one of them is served."""
-
-    def __init__(self, *, waiting: int, retry_after_ms: int | None) -> None:
-        self.waiting = waiting
-        self.retry_after_ms = retry_after_ms
-        super().__init__(f"{waiting} are waiting already")
 
 
 class Place:
     """One call's place: in the queue at first or admitted at once, released at the end."""
 
-    def __init__(self, admission: "Admission") -> None:
-        self._admission = admission
+    def __init__(self, queue: "Queue") -> None:
+        self._queue = queue
         self._admitted = asyncio.get_running_loop().create_future()
         self._moved: Moved | None = None
         self._told_position = 0
@@ -50,7 +39,7 @@ class Place:
         """
         if self.waits:
             self._moved = moved
-            self._tell(*self._admission.standing(self))
+            self._tell(*self._queue.standing(self))
             await asyncio.shield(self._admitted)
 
     def call(self) -> None:
@@ -65,7 +54,7 @@ class Place:
         """
         if not self.released:
             self.released = True
-            self._admission._release(self, cool_down_s)
+            self._queue._release(self, cool_down_s)
 
     def _admit(self) -> None:
         self._admitted.set_result(None)
@@ -81,7 +70,7 @@ class Place:
         return True
 
 
-class Admission:
+class Queue:
     """The queue in front of one model server."""
 
     def __init__(self, *, max_calls: int, max_waiting: int) -> None:
@@ -102,7 +91,7 @@ class Admission:
         """How many calls wait."""
         return len(self._queue)
 
-    def reserve(self, *, even_if_full: bool = False) -> Place:
+    async def reserve(self, *, even_if_full: bool = False) -> Place:
         """Take a place at once, without waiting; raises `QueueFull`."""
         place = Place(self)
         if self._calls < self._max_calls:

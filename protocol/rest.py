@@ -82,15 +82,29 @@ class Cancelled(Model):
     turn: int
 
 
+class Readiness(Model):
+    """Whether a gateway takes new work; `missing` says why not."""
+
+    ready: bool
+    missing: list[Literal["broker", "database", "draining"]]
+
+
 class Health(Model):
-    """What works; `simulated` tells that no model server is configured."""
+    """What works; `simulated` tells that no model server is configured.
+
+    `node` is the name of this gateway among many; null if it is alone.
+    """
 
     status: Literal["healthy", "degraded"]
     timestamp: str
     llm_server_available: bool
     database_connected: bool
+    broker_connected: bool
     llm_server_busy: bool
     simulated: bool
+    node: str | None
+    database: Literal["sqlite", "postgresql"]
+    broker: Literal["memory", "redis"]
     connections: int
     running_turns: int
     queued_turns: int

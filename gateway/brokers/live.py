@@ -26,7 +26,7 @@ class LiveTurn:
     # Slots here, in a reader and in a channel: fewer places in memory to look at for each token.
     __slots__ = (
         *("turn", "attempt", "start", "length", "newest", "token_count", "notices", "queued"),
-        *("position", "asides", "ending", "_pieces", "_begins", "_counts"),
+        *("position", "asides", "ending", "void", "_pieces", "_begins", "_counts"),
         *("newest_token", "_last_read"),
     )
 
@@ -49,6 +49,8 @@ class LiveTurn:
         self.asides = 0
         """How often something was told of it beside its text."""
         self.ending: Frame | None = None
+        self.void = False
+        """Whether there is another attempt by now: nothing more follows in this one."""
         self._pieces: list[str] = []
         self._begins: list[int] = []
         self._counts: list[int] = []
@@ -85,9 +87,22 @@ class LiveTurn:
         self.asides += 1
         self.notices.append(frame)
 
-    def finish(self, ending: Frame) -> None:
-        """Note the stored end, and let go of the text."""
+    def finish(self, ending: Frame, *, length: int | None = None) -> None:
+        """Note the stored end, and let go of the text.
+
+        `length` is how long the reply is, where that is not known here: who has read less of it
+        finds the rest in storage.
+        """
         self.ending = ending
+        self.length = self.length if length is None else length
+        self._let_go()
+
+    def withdraw(self) -> None:
+        """Note that there is another attempt by now."""
+        self.void = True
+        self._let_go()
+
+    def _let_go(self) -> None:
         self.newest = -1
         self._pieces, self._begins, self._counts = [], [], []
         self.newest_token = None

@@ -1,6 +1,6 @@
 """What is stored of a turn where two things happen in the same moment."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,8 @@ import pytest
 from llm.client import Ending
 from llm.midm import Midm
 from storage import sessions
-from storage.database import Database
 from storage.operations import Operation
+from storage.sqlite_file import SqliteDatabase
 from tests.gateway.harness import Gateway, call_of, in_process, settings_for
 from tests.llm.scripted import ScriptedModel
 
@@ -26,11 +26,11 @@ async def test_a_turn_that_is_cancelled_while_it_ends_is_cancelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Whoever cancelled was told that the turn is being stopped.
-    cancel: Callable[[], int]
+    cancel: Callable[[], Awaitable[int]]
 
     async def stream(self: Midm, messages: Any, generation: Any, say: Any) -> Ending:
         say("다 ", 1)
-        assert cancel() == 1
+        assert await cancel() == 1
         return Ending("stop", 1)
 
     monkeypatch.setattr(Midm, "stream", stream)
@@ -54,15 +54,15 @@ async def test_a_turn_whose_place_comes_free_while_it_is_stored_is_running(
         in_process(settings_for(tmp_path / "chat.db", model.url)) as gateway,
         gateway.tab() as tab,
     ):
-        somebody = gateway.house.admission.reserve()
-        write = Database.write
+        somebody = await gateway.house.admission.reserve()
+        write = SqliteDatabase.write
 
-        async def and_then_be_done(self: Database, operation: Operation[Any]) -> Any:
+        async def and_then_be_done(self: SqliteDatabase, operation: Operation[Any]) -> Any:
             written = await write(self, operation)
             somebody.release()
             return written
 
-        monkeypatch.setattr(Database, "write", and_then_be_done)
+        monkeypatch.setattr(SqliteDatabase, "write", and_then_be_done)
         accepted = await tab.chat("안녕")
         assert accepted["status"] == "queued"
         call = await call_of(model)
@@ -78,7 +78,7 @@ async def test_a_turn_that_waits_when_the_process_ends_is_left_waiting(tmp_path:
         in_process(settings_for(tmp_path / "chat.db", model.url)) as gateway,
         gateway.tab() as tab,
     ):
-        gateway.house.admission.reserve()
+        await gateway.house.admission.reserve()
         await tab.chat("안녕")
         await tab.next("queued")
     assert gateway.rows("SELECT status FROM turns") == [("queued",)]

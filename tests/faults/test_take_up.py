@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from llm.simulator.script import pieces_of
-from storage.database import Database
+from storage.sqlite_file import SqliteDatabase
 from tests.faults.killing import HAPPENS_WITHIN_S, World, kill, world
 from tests.faults.testimony import WitnessTab
 from tests.gateway.harness import call_of, in_process, settings_for
@@ -143,15 +143,15 @@ class Gate:
         self._shut_for = ""
         self._open = anyio.Event()
         self.held = anyio.Event()
-        commit = Database._commit
+        commit = SqliteDatabase._commit
 
-        async def commit_later(database: Database, batch: list[Any]) -> None:
+        async def commit_later(database: SqliteDatabase, batch: list[Any]) -> None:
             if self._shut_for in {operation.gi_code.co_name for operation, _ in batch}:
                 self.held.set()
                 await self._open.wait()
             await commit(database, batch)
 
-        monkeypatch.setattr(Database, "_commit", commit_later)
+        monkeypatch.setattr(SqliteDatabase, "_commit", commit_later)
 
     @contextmanager
     def shut(self, name: str) -> Iterator[None]:

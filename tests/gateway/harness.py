@@ -5,6 +5,7 @@ TCP does not matter. `on_sockets` runs the real server in this loop. Both yield 
 """
 
 import json
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, closing
@@ -266,6 +267,11 @@ def settings_for(database: Path, llm_server_url: str, **overrides: Any) -> Setti
     )
 
 
+def _file(settings: Settings) -> Path:
+    """Say which file a gateway keeps; one among many has none."""
+    return Path(os.devnull) if settings.shared else settings.database_path
+
+
 @asynccontextmanager
 async def in_process(settings: Settings) -> AsyncIterator[Gateway]:
     """Run a gateway without a server."""
@@ -276,7 +282,7 @@ async def in_process(settings: Settings) -> AsyncIterator[Gateway]:
             transport=ASGIWebSocketTransport(app), base_url="http://127.0.0.1", timeout=WITHIN_S
         ) as http,
     ):
-        yield Gateway(http, app.state.house, settings.database_path)
+        yield Gateway(http, app.state.house, _file(settings))
 
 
 @asynccontextmanager
@@ -289,5 +295,5 @@ async def on_sockets(settings: Settings) -> AsyncIterator[Gateway]:
             await server.listening.wait()
         url = f"http://127.0.0.1:{server.port}"
         async with httpx.AsyncClient(base_url=url, timeout=WITHIN_S, trust_env=False) as http:
-            yield Gateway(http, server.app.state.house, settings.database_path)
+            yield Gateway(http, server.app.state.house, _file(settings))
         server.stop()

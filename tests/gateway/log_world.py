@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gateway.brokers.base import Publisher
 from gateway.brokers.live import LiveTurn
 from gateway.brokers.memory import MemoryBroker
 from gateway.conversation import Reader
@@ -137,6 +138,10 @@ class Client:
             self.endings.setdefault(number, []).append(_sorted(event))
 
 
+def nobody_looks() -> None:
+    """There is one node."""
+
+
 @dataclass
 class World:
     """One session: its runner's side, and everybody who reads it."""
@@ -147,6 +152,7 @@ class World:
     clients: list[Client] = field(default_factory=lambda: [Client() for _ in range(CLIENTS)])
     accepted: StoredTurn | None = None
     live: LiveTurn | None = None
+    publisher: Publisher | None = None
     ended: Frame | None = None
     count: int = 0
     here: Cursor = BEGINNING
@@ -158,8 +164,8 @@ class World:
                 await self.advance(ending, replaces=replaces)
             case ("append", str(text), times):
                 await self.append(text * times)
-            case ("place", position) if self.live is not None and self.ended is None:
-                self.broker.place(SESSION, position=position, eta_ms=None)
+            case ("place", position) if self.publisher is not None and self.ended is None:
+                self.publisher.place(position=position, eta_ms=None)
             case ("checkpoint",) if self.live is not None and self.accepted is not None:
                 await self._write(turns.checkpoint(self.accepted, self.live.text()))
             case ("crash", again):
@@ -176,34 +182,35 @@ class World:
 
     async def append(self, text: str) -> None:
         """Let the reply grow; begin one if there is none."""
-        while self.live is None:
+        while self.live is None or self.publisher is None:
             await self.advance("", replaces=False)
         if self.ended is None:
-            self.broker.append(SESSION, text, token_count=self.live.token_count + 1)
+            self.publisher.append(text, token_count=self.live.token_count + 1)
             self.here = self.here._replace(offset=self.here.offset + len(text))
 
     async def advance(self, ending: str, *, replaces: bool) -> None:
         """Take the open turn to its next stage; stored first, announced in a step of its own."""
         if self.accepted is None:
             self.accepted = await self._accept(replaces=replaces and self.count > 0)
-        elif self.live is None:
+        elif self.live is None or self.publisher is None:
             self.live = LiveTurn(start_event(self.accepted))
-            self.broker.begin(SESSION, self.live)
+            self.publisher = self.broker.begin(SESSION, self.live, nobody_looks)
             self.here = Cursor(self.live.turn, self.live.attempt, 0)
         elif self.ended is None:
             self.ended = await self._end(self.accepted, self.live.text(), ending)
         else:
-            self.broker.end(SESSION, self.ended)
+            self.publisher.end(self.ended)
             self.here = self.here._replace(offset=END)
-            self.accepted = self.live = self.ended = None
+            self.accepted = self.live = self.publisher = self.ended = None
 
     async def crash(self, *, runs_again: bool) -> None:
         """Let the process die and another one take over: connections and text are lost."""
         for client in self.clients:
             await client.disconnect()
-        self.broker, self.live, self.ended, self.accepted = MemoryBroker(), None, None, None
+        self.broker = MemoryBroker()
+        self.accepted = self.live = self.publisher = self.ended = None
         self.here = BEGINNING  # until it is announced, nobody has to know that a turn is open
-        for turn in await _soon(self.database.read(turns.all_open())):
+        for turn in await _soon(self.database.read(turns.lapsed(most=100))):
             assert await self._write(turns.take_up(turn))
             taken = replace(turn, attempt=turn.attempt + 1, status="running")
             if runs_again:

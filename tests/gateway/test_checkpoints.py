@@ -10,7 +10,7 @@ import pytest
 
 from gateway.checkpoints import Checkpoints
 from gateway.run import TurnLimits
-from storage.database import Database
+from storage.sqlite_file import SqliteDatabase
 from tests.gateway.harness import WITHIN_S, call_of, in_process, settings_for
 from tests.llm.scripted import ScriptedModel
 
@@ -102,14 +102,14 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     quick = {**defaults, "checkpoint_s": EVERY_S}
     monkeypatch.setattr(TurnLimits.__init__, "__defaults__", tuple(quick.values()))
     texts: list[str] = []
-    submit = Database.submit
+    submit = SqliteDatabase.submit
 
-    def noted(self: Database, operation: Any) -> Any:
+    def noted(self: SqliteDatabase, operation: Any) -> Any:
         if operation.__name__ == "checkpoint":
             texts.append(operation.gi_frame.f_locals["text"])
         return submit(self, operation)
 
-    monkeypatch.setattr(Database, "submit", noted)
+    monkeypatch.setattr(SqliteDatabase, "submit", noted)
     return texts
 
 

@@ -9,9 +9,10 @@ import pytest
 
 from gateway import health
 from gateway.health import Probe
+from llm.admission import Admission
 from llm.circuit import Circuit
 from llm.client import UpstreamTimeout, UpstreamUnavailable
-from llm.queue import Admission
+from llm.queue import Queue
 from storage.operations import StorageError
 from tests.gateway.harness import Gateway, Json, call_of, in_process, settings_for
 from tests.llm.scripted import ScriptedModel
@@ -136,9 +137,9 @@ def probe_of(gateway: Gateway, driver: Any, admission: Admission) -> Probe:
 async def test_silence_while_a_call_runs_means_busy(
     gateway: Gateway, answer: bool | Exception, calling: bool, available: bool, busy: bool
 ) -> None:
-    admission = Admission(max_calls=1, max_waiting=0)
+    admission = Queue(max_calls=1, max_waiting=0)
     if calling:
-        admission.reserve()
+        await admission.reserve()
     probe = probe_of(gateway, Mute(answer), admission)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(probe.run)
@@ -153,7 +154,7 @@ async def test_the_model_server_is_asked_again_and_again(
     monkeypatch.setattr(health, "PROBE_EVERY_S", 0.0)
     troubles = (UpstreamTimeout("no answer"), False, UpstreamUnavailable("gone"))
     driver = Mute(*troubles, *[True] * 10_000)
-    probe = probe_of(gateway, driver, Admission(max_calls=1, max_waiting=0))
+    probe = probe_of(gateway, driver, Queue(max_calls=1, max_waiting=0))
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(probe.run)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from protocol.server_frames import MAX_EVENT_CHARS
 from storage import sessions
-from storage.database import open_database
+from storage.sqlite_file import open_sqlite
 from storage.migrations import migrate
 from tests.gateway.log_world import CLIENTS, SESSION, World, check
 
@@ -123,7 +123,7 @@ def test_every_reader_folds_what_is_stored(steps: list[tuple[Any, ...]]) -> None
 async def _a_session() -> AsyncIterator[World]:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "chat.db"
-        async with open_database(path, readers=1) as database:
+        async with open_sqlite(path, readers=1) as database:
             await migrate(database)
             await database.write(sessions.create(SESSION, {}))
             world = World(database, path)

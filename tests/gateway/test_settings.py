@@ -22,7 +22,11 @@ WRITTEN: dict[str, tuple[str, Any]] = {
         "http://a.example, https://b.example/",
         ("http://a.example", "https://b.example"),
     ),
-    "DATABASE_URL": ("sqlite:///other.db", "sqlite:///other.db"),
+    "DATABASE_URL": ("postgresql://db/chat", "postgresql://db/chat"),
+    "DATABASE_CONNECTIONS": ("4", 4),
+    "BROKER_URL": ("redis://cache:6380/1", "redis://cache:6380/1"),
+    "BROKER_PREFIX": ("chat-2", "chat-2"),
+    "NODE_NAME": ("north.1", "north.1"),
     "SESSION_TIMEOUT_HOURS": ("48", 48),
     "LLM_SERVER_URL": ("http://gpu:8000/", "http://gpu:8000"),
     "LLM_MAX_CONCURRENCY": ("3", 3),
@@ -46,6 +50,8 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "MAX_FRAME_BYTES": ("8192", 8192),
     "MAX_BODY_BYTES": ("8193", 8193),
 }
+TOGETHER = ("DATABASE_URL", "BROKER_URL")
+"""One without the other is refused."""
 
 
 @pytest.fixture(autouse=True)
@@ -61,9 +67,10 @@ def test_every_setting_is_tried_here() -> None:
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_a_setting_is_read_from_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    written, expected = WRITTEN[name]
+    _, expected = WRITTEN[name]
     default = getattr(load_settings(), name.lower())
-    monkeypatch.setenv(name, written)
+    for name_to_set in TOGETHER if name in TOGETHER else (name,):
+        monkeypatch.setenv(name_to_set, WRITTEN[name_to_set][0])
     assert getattr(load_settings(), name.lower()) == expected != default
 
 
@@ -135,7 +142,14 @@ BAD = [
     ("DATABASE_URL", "sqlite://"),
     ("DATABASE_URL", "sqlite:///:memory:"),
     ("DATABASE_URL", ":memory:"),
+    ("DATABASE_URL", "mysql://localhost/chat"),
     ("DATABASE_URL", "postgresql://localhost/chat"),
+    ("DATABASE_CONNECTIONS", "1"),
+    ("BROKER_URL", "redis://localhost"),
+    ("BROKER_URL", "amqp://localhost"),
+    ("BROKER_PREFIX", ""),
+    ("BROKER_PREFIX", "a:b"),
+    ("NODE_NAME", "a b"),
     ("SESSION_TIMEOUT_HOURS", "1"),
     ("SESSION_TIMEOUT_HOURS", "-1"),
     ("LLM_SERVER_URL", "gpu:8000"),
@@ -166,6 +180,32 @@ def test_a_value_that_cannot_be_is_refused_in_one_line_that_names_it(
     assert "\n" not in line
     assert name in line
     assert "pydantic" not in line
+
+
+@pytest.mark.parametrize(
+    ("database_url", "broker_url", "missing"),
+    [
+        ("chat.db", "redis://:hush@cache", "DATABASE_URL"),
+        ("postgresql://midm:hush@db/chat", "", "BROKER_URL"),
+        ("postgresql://midm:hush@db/chat", "amqp://midm:hush@cache", "redis://"),
+    ],
+)
+def test_a_gateway_is_alone_or_one_of_many_and_nothing_in_between(
+    database_url: str, broker_url: str, missing: str
+) -> None:
+    with pytest.raises(BadSettings) as refused:
+        load_settings(database_url=database_url, broker_url=broker_url)
+    assert missing in str(refused.value)
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+def test_one_of_many_has_a_server_of_each_kind(scheme: str) -> None:
+    settings = load_settings(
+        database_url="postgresql://midm:hush@db/chat", broker_url=f"{scheme}://cache"
+    )
+    assert settings.shared
+    assert not load_settings().shared
 
 
 def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,3 +127,17 @@ def test_at_its_end_the_text_is_let_go() -> None:
     assert turn.ending is ending
     assert turn.length == 3, "readers need it to know whether they have seen all"
     assert turn.text() == ""
+
+
+def test_a_reply_may_be_longer_than_what_is_known_here_of_it() -> None:
+    turn = filled("one")
+    turn.finish(Frame("complete", Cursor(1, 1, END), "{}"), length=7)
+    assert turn.length == 7
+
+
+def test_a_turn_that_is_withdrawn_is_void_and_without_text() -> None:
+    turn = filled("one")
+    turn.tokens_after(0)
+    turn.withdraw()
+    assert turn.void
+    assert (turn.text(), turn.newest, turn.newest_token) == ("", -1, None)

@@ -1,0 +1,108 @@
+"""What a node among many does all the time: keep its own turns, take up those of the dead."""
+
+import asyncio
+import logging
+import random
+
+from gateway.brokers.base import Broker
+from gateway.nodes.away import BrokerAway
+from gateway.run import Run
+from gateway.turns import Turns
+from gateway.waiting import heard
+from storage import leases
+from storage.database import Database
+from storage.leases import LEASE_S, Lease
+from storage.operations import StorageError
+
+log = logging.getLogger(__name__)
+
+RENEW_EVERY_S = LEASE_S / 3
+
+_Attempt = tuple[str, int, int]
+
+
+class Keeper:
+    """Renews the leases of this node's turns, and learns from them what became of the turns.
+
+    A lease that is gone was taken over by another node, or its session was deleted. One that says
+    stop belongs to a turn that was cancelled on another node. `news` is set by whoever has reason
+    to believe that there is something to learn now; without it that takes up to `RENEW_EVERY_S`.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        turns: Turns,
+        broker: Broker,
+        database: Database,
+        news: asyncio.Event,
+    ) -> None:
+        self._node = node
+        self._turns = turns
+        self._broker = broker
+        self._database = database
+        self._news = news
+        self._strays: set[_Attempt] = set()
+        self._renewed_at: float | None = None
+        self._patient_until = 0.0
+
+    async def run(self) -> None:
+        """Go on until cancelled."""
+        while True:
+            self._news.clear()
+            try:
+                await self.renew()
+                if self._may_take_up():
+                    await self._turns.take_up()
+            except (StorageError, BrokerAway) as error:
+                log.warning("the leases could not be looked after: %s", error or "no broker")
+            await heard(self._news, RENEW_EVERY_S * random.uniform(0.8, 1.0))
+
+    async def renew(self) -> None:
+        """Renew the leases and heed what they say; raises `StorageError`."""
+        # Before: a turn that begins meanwhile may not be among the leases yet.
+        runs = {_attempt(run): run for run in self._turns.runs()}
+        held = {
+            _key(lease): lease for lease in await self._database.write(leases.renew(self._node))
+        }
+        self._note_renewal()
+        for attempt, run in runs.items():
+            lease = held.get(attempt)
+            if lease is None:
+                run.stop("lost")
+            elif lease.stop is not None:
+                run.stop("cancelled")
+        await self._let_strays_go(held)
+
+    async def _let_strays_go(self, held: dict[_Attempt, Lease]) -> None:
+        """Let go of leases that no turn here belongs to, twice in a row.
+
+        A commit that was never heard of leaves one: the turn is stored, and nobody runs it.
+        """
+        running = {_attempt(run) for run in self._turns.runs()}
+        strays = held.keys() - running
+        for session_id, turn, attempt in strays & self._strays:
+            log.warning("turn %d of %s is this node's, but not run", turn, session_id)
+            await self._database.write(leases.let_go(session_id, turn, attempt=attempt))
+        self._strays = strays
+
+    def _note_renewal(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._renewed_at is not None and now - self._renewed_at > LEASE_S / 2:
+            # The database was away, or this process stood still. Others may have been cut off as
+            # well; they are alive, and get the time to renew.
+            self._patient_until = now + LEASE_S
+        self._renewed_at = now
+
+    def _may_take_up(self) -> bool:
+        patient = asyncio.get_running_loop().time() < self._patient_until
+        return self._broker.ready and not self._turns.draining and not patient
+
+
+def _attempt(run: Run) -> _Attempt:
+    return run.turn.session_id, run.turn.turn, run.turn.attempt
+
+
+def _key(lease: Lease) -> _Attempt:
+    return lease.session_id, lease.turn, lease.attempt

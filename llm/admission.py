@@ -1,0 +1,56 @@
+"""What is asked of a queue in front of a model server, be it one process's or a deployment's."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+Moved = Callable[[int, int | None], None]
+"""Told a place's position (1 is next) and an estimate of the wait in milliseconds."""
+
+
+class QueueFull(Exception):
+    """As many are waiting as may wait; `retry_after_ms` estimates when one of them is served."""
+
+    def __init__(self, *, waiting: int, retry_after_ms: int | None) -> None:
+        self.waiting = waiting
+        self.retry_after_ms = retry_after_ms
+        super().__init__(f"{waiting} are waiting already")
+
+
+class Place(Protocol):
+    """One call's place: in the queue at first or admitted at once, released at the end."""
+
+    released: bool
+
+    @property
+    def waits(self) -> bool:
+        """Whether the call has to wait still."""
+
+    async def admitted(self, moved: Moved) -> None:
+        """Wait for admission; `moved` is told the position, at most once a second.
+
+        Cancelling leaves the place as it is: release it.
+        """
+
+    def call(self) -> None:
+        """Note that the model server is called now: how long that takes teaches the estimate."""
+
+    def release(self, *, cool_down_s: float = 0.0) -> None:
+        """Give the place to whoever is next; `cool_down_s` later if the server is still at work.
+
+        Releasing twice is releasing once.
+        """
+
+
+class Admission(Protocol):
+    """First come, first served: how many calls run at once, and who is next."""
+
+    @property
+    def calls(self) -> int:
+        """How many calls the model server is busy with, those that cool down included."""
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait."""
+
+    async def reserve(self, *, even_if_full: bool = False) -> Place:
+        """Take a place, without waiting for admission; raises `QueueFull` and `BrokerAway`."""
