@@ -1,7 +1,10 @@
 """What is asked of a queue in front of a model server, be it one process's or a deployment's."""
 
+import math
 from collections.abc import Callable
 from typing import Protocol
+
+_WEIGHT_OF_NEWEST = 0.2
 
 Moved = Callable[[int, int | None], None]
 """Told a place's position (1 is next) and an estimate of the wait in milliseconds."""
@@ -54,3 +57,24 @@ class Admission(Protocol):
 
     async def reserve(self, *, even_if_full: bool = False) -> Place:
         """Take a place, without waiting for admission; raises `QueueFull` and `BrokerAway`."""
+
+
+class Estimate:
+    """How long a wait takes, learnt from how long calls took; a moving average."""
+
+    def __init__(self, max_calls: int) -> None:
+        self._max_calls = max_calls
+        self._typical_s: float | None = None
+
+    def learn(self, took_s: float) -> None:
+        """Note how long a call took, in seconds."""
+        if self._typical_s is None:
+            self._typical_s = took_s
+        else:
+            self._typical_s += _WEIGHT_OF_NEWEST * (took_s - self._typical_s)
+
+    def eta_ms(self, position: int) -> int | None:
+        """Tell the wait at a position, 1 being next; None as long as nothing was learnt."""
+        if self._typical_s is None:
+            return None
+        return math.ceil(self._typical_s * 1000 * position / self._max_calls)

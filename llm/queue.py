@@ -8,10 +8,9 @@ import asyncio
 import math
 from collections import deque
 
-from llm.admission import Moved, QueueFull
+from llm.admission import Estimate, Moved, QueueFull
 
 MOVES_EVERY_S = 1.0
-_WEIGHT_OF_NEWEST = 0.2
 
 
 class Place:
@@ -78,7 +77,7 @@ class Queue:
         self._max_waiting = max_waiting
         self._calls = 0
         self._queue: deque[Place] = deque()
-        self._typical_s: float | None = None
+        self._estimate = Estimate(max_calls)
         self._tick: asyncio.TimerHandle | None = None
 
     @property
@@ -99,13 +98,13 @@ class Queue:
         elif even_if_full or len(self._queue) < self._max_waiting:
             self._queue.append(place)
         else:
-            raise QueueFull(waiting=len(self._queue), retry_after_ms=self._eta_ms(1))
+            raise QueueFull(waiting=len(self._queue), retry_after_ms=self._estimate.eta_ms(1))
         return place
 
     def standing(self, place: Place) -> tuple[int, int | None]:
         """Tell a waiting place's position and estimate."""
         position = self._queue.index(place) + 1
-        return position, self._eta_ms(position)
+        return position, self._estimate.eta_ms(position)
 
     def _admit(self, place: Place) -> None:
         self._calls += 1
@@ -123,21 +122,10 @@ class Queue:
     def _free(self, place: Place) -> None:
         self._calls -= 1
         if place._called:
-            self._learn(_now() - place._since)
+            self._estimate.learn(_now() - place._since)
         while self._queue and self._calls < self._max_calls:
             self._admit(self._queue.popleft())
             self._positions_changed()
-
-    def _learn(self, took_s: float) -> None:
-        if self._typical_s is None:
-            self._typical_s = took_s
-        else:
-            self._typical_s += _WEIGHT_OF_NEWEST * (took_s - self._typical_s)
-
-    def _eta_ms(self, position: int) -> int | None:
-        if self._typical_s is None:
-            return None
-        return math.ceil(self._typical_s * 1000 * position / self._max_calls)
 
     def _positions_changed(self) -> None:
         # One timer for all: with a long queue every release moves everybody.
@@ -147,7 +135,7 @@ class Queue:
     def _tell_all(self) -> None:
         self._tick = None
         told = [
-            place._tell(position, self._eta_ms(position))
+            place._tell(position, self._estimate.eta_ms(position))
             for position, place in enumerate(self._queue, start=1)
         ]
         if not all(told):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from gateway.brokers.redis import RedisBroker, open_redis_broker
 from gateway.nodes.link import open_link
 from gateway.nodes.queue import SharedQueue, open_shared_queue
+from gateway.nodes.turnstile import Rules
 from gateway.settings import Settings
 
 
@@ -30,7 +31,7 @@ async def join(settings: Settings) -> AsyncIterator[Membership]:
         open_link(settings.broker_url, prefix=settings.broker_prefix, node=node) as link,
         open_redis_broker(link) as broker,
         open_shared_queue(
-            link, max_calls=settings.max_calls, max_waiting=settings.llm_max_waiting
+            link, Rules(max_calls=settings.max_calls, max_waiting=settings.llm_max_waiting)
         ) as admission,
     ):
         yield Membership(node, broker, admission)
