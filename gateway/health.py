@@ -15,6 +15,7 @@ from llm.admission import Admission
 from llm.circuit import Circuit
 from llm.client import Driver, UpstreamError
 from storage.database import Database
+from storage.migrations import FIRST
 from storage.operations import Operation, StorageError
 from storage.tables import migrations, sessions
 
@@ -25,8 +26,10 @@ FIRST_ANSWER_WITHIN_S = 0.5
 DATABASE_WITHIN_S = 0.3
 
 _READ = select(sessions.c.session_id).limit(1)
-# There is always a migration, and writing what is there already is writing.
-_WRITE = update(migrations).values(applied_at=migrations.c.applied_at)
+# The first migration is always there, and writing what is there already is writing.
+_WRITE = (
+    update(migrations).where(migrations.c.name == FIRST).values(applied_at=migrations.c.applied_at)
+)
 
 
 @dataclass(frozen=True)

@@ -244,3 +244,4 @@ MIGRATIONS: dict[str, Callable[[], Operation[None]]] = {
     "adopt_original": _adopt_original,
     "create_leases": _create_leases,
 }
+FIRST = next(iter(MIGRATIONS))

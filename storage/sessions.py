@@ -30,10 +30,7 @@ _TO_DELETE = _LOCK.with_for_update()
 # Children before parents: foreign keys are on.
 _DELETIONS = tuple(
     delete(table).where(table.c.session_id == bindparam("session_id"))
-    for table in (turns, leases, message_order, messages)
-)
-_DELETE = (
-    delete(sessions).where(sessions.c.session_id == bindparam("session_id")).returning(sessions)
+    for table in (turns, leases, message_order, messages, sessions)
 )
 _EXPIRED = select(sessions.c.session_id).where(
     sessions.c.last_accessed < bindparam("before"),
@@ -75,10 +72,9 @@ def hold(session_id: str) -> Operation[None]:
 
 def remove(session_id: str) -> Operation[None]:
     """Delete a session and all it holds; `Refusal` (`session_not_found`) where there is none."""
-    yield _TO_DELETE, {"of_session": session_id}
+    _only((yield _TO_DELETE, {"of_session": session_id}))
     for statement in _DELETIONS:
         yield statement, {"session_id": session_id}
-    _only((yield _DELETE, {"session_id": session_id}))
 
 
 def expired(before: str) -> Operation[list[str]]:

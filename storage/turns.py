@@ -217,6 +217,7 @@ def take_up(turn: StoredTurn, *, node: str | None = None) -> Operation[StoredTur
     """
     attempt, status = turn.attempt + 1, after(turn.status, "take_up")
     now = {"next_attempt": attempt, "now_status": status}
+    yield from sessions.hold(turn.session_id)
     if not (yield _TAKE_UP, _attempt(turn) | now):
         return None
     stop = None

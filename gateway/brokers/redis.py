@@ -256,7 +256,7 @@ class RedisBroker:
     def _view(self, session_id: str, channel: MemoryChannel) -> View:
         if (view := self._views.get(session_id)) is None:
             view = self._views[session_id] = View(channel, now=self._now())
-            view.connection = self._link.times_connected if self._link.up else 0
+            view.connection = self._link.times_connected
             self._link.subscribe(
                 self._layout.news(session_id),
                 partial(self._hear, session_id),

@@ -45,7 +45,7 @@ class View:
         """What is sent of the turn that runs here, if one does."""
         self.look: Ring | None = None
         self.connection = 0
-        """Since which connection of the link nothing can have been missed; 0: that is unclear."""
+        """Since which connection of the link nothing can have been missed."""
         self.stands = False
         """Whether the subscription was made on that connection."""
         self.heard_at = now

@@ -94,6 +94,10 @@ async def test_what_an_attempt_said_is_kept_until_a_later_one_says_more(tmp_path
         async with in_process(settings) as gateway:
             await call_of(model)
             assert await stored(gateway, tab.session_id) == ("running", None, "반쯤 ")
-        async with in_process(settings) as gateway, gateway.tab(tab.session_id) as tab:
+        async with (
+            in_process(settings) as gateway,
+            gateway.tab(tab.session_id, after="0.0.end") as tab,
+        ):
+            await tab.ends()
             [_, reply] = (await tab.history())["messages"]
             assert (reply["content"], reply["finish_reason"]) == ("반쯤 ", "interrupted")

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from protocol.server_frames import MAX_EVENT_CHARS
 from storage import sessions
-from storage.sqlite_file import open_sqlite
 from storage.migrations import migrate
+from storage.sqlite_file import open_sqlite
 from tests.gateway.log_world import CLIENTS, SESSION, World, check
 
 LIMIT = MAX_EVENT_CHARS

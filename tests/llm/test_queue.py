@@ -4,7 +4,8 @@ import anyio
 import pytest
 
 from llm import queue
-from llm.queue import Admission, Place, QueueFull
+from llm.admission import Place, QueueFull
+from llm.queue import Queue
 
 WITHIN_S = 5.0
 
@@ -27,13 +28,13 @@ def _positions_are_told_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "MOVES_EVERY_S", 0.001)
 
 
-def admission(max_calls: int = 1, max_waiting: int = 10) -> Admission:
-    return Admission(max_calls=max_calls, max_waiting=max_waiting)
+def admission(max_calls: int = 1, max_waiting: int = 10) -> Queue:
+    return Queue(max_calls=max_calls, max_waiting=max_waiting)
 
 
 async def test_as_many_as_may_are_admitted_at_once() -> None:
     door = admission(max_calls=2)
-    places = [door.reserve() for _ in range(4)]
+    places = [await door.reserve() for _ in range(4)]
     assert [place.waits for place in places] == [False, False, True, True]
     assert (door.calls, door.waiting) == (2, 2)
 
@@ -41,13 +42,14 @@ async def test_as_many_as_may_are_admitted_at_once() -> None:
 async def test_who_is_admitted_at_once_hears_nothing() -> None:
     standing = Standing()
     with anyio.fail_after(WITHIN_S):
-        await admission().reserve().admitted(standing)
+        place = await admission().reserve()
+        await place.admitted(standing)
     assert standing.told == []
 
 
 async def test_who_came_first_is_next() -> None:
     door = admission()
-    places = [door.reserve() for _ in range(4)]
+    places = [await door.reserve() for _ in range(4)]
     for number, place in enumerate(places):
         assert [other.waits for other in places[number:]] == [False, *[True] * (3 - number)]
         place.release()
@@ -56,7 +58,7 @@ async def test_who_came_first_is_next() -> None:
 
 async def test_a_place_waits_until_it_is_admitted() -> None:
     door = admission()
-    first, second = door.reserve(), door.reserve()
+    first, second = await door.reserve(), await door.reserve()
     order: list[str] = []
 
     async def wait(place: Place) -> None:
@@ -74,8 +76,8 @@ async def test_a_place_waits_until_it_is_admitted() -> None:
 
 async def test_releasing_twice_is_releasing_once() -> None:
     door = admission(max_calls=2)
-    first, second = door.reserve(), door.reserve()
-    waiting = [door.reserve(), door.reserve()]
+    first, second = await door.reserve(), await door.reserve()
+    waiting = [await door.reserve(), await door.reserve()]
     first.release()
     first.release()
     first.release(cool_down_s=3_600)
@@ -87,7 +89,7 @@ async def test_releasing_twice_is_releasing_once() -> None:
 
 async def test_a_place_can_be_given_up_while_it_waits() -> None:
     door = admission()
-    first, second, third = door.reserve(), door.reserve(), door.reserve()
+    first, second, third = await door.reserve(), await door.reserve(), await door.reserve()
     second.release(cool_down_s=3_600)
     assert (door.calls, door.waiting) == (1, 1)
     first.release()
@@ -97,7 +99,7 @@ async def test_a_place_can_be_given_up_while_it_waits() -> None:
 
 async def test_cancelling_the_wait_leaves_the_place_as_it_is() -> None:
     door = admission()
-    first, second = door.reserve(), door.reserve()
+    first, second = await door.reserve(), await door.reserve()
     with anyio.move_on_after(0):
         await second.admitted(Standing())
     assert door.waiting == 1
@@ -111,26 +113,26 @@ async def test_cancelling_the_wait_leaves_the_place_as_it_is() -> None:
 async def test_a_full_queue_refuses_and_keeps_nothing_of_the_refused(max_waiting: int) -> None:
     door = admission(max_waiting=max_waiting)
     for _ in range(1 + max_waiting):
-        door.reserve()
+        await door.reserve()
     with pytest.raises(QueueFull) as raised:
-        door.reserve()
+        await door.reserve()
     assert raised.value.waiting == max_waiting
     assert (door.calls, door.waiting) == (1, max_waiting)
 
 
 async def test_what_was_accepted_once_gets_a_place_even_if_the_queue_is_full() -> None:
     door = admission(max_waiting=0)
-    door.reserve()
-    place = door.reserve(even_if_full=True)
+    await door.reserve()
+    place = await door.reserve(even_if_full=True)
     assert place.waits
     assert door.waiting == 1
 
 
 async def test_a_server_that_cools_down_is_busy_and_then_free() -> None:
     door = admission()
-    door.reserve().release(cool_down_s=0.01)
+    (await door.reserve()).release(cool_down_s=0.01)
     assert door.calls == 1
-    next_one = door.reserve()
+    next_one = await door.reserve()
     assert next_one.waits
     with anyio.fail_after(WITHIN_S):
         await next_one.admitted(Standing())
@@ -139,7 +141,7 @@ async def test_a_server_that_cools_down_is_busy_and_then_free() -> None:
 
 async def test_positions_are_told_at_once_and_when_they_move() -> None:
     door = admission()
-    first, second, third = door.reserve(), door.reserve(), door.reserve()
+    first, second, third = await door.reserve(), await door.reserve(), await door.reserve()
     standing = Standing()
     with anyio.fail_after(WITHIN_S):
         async with anyio.create_task_group() as tasks:
@@ -158,7 +160,7 @@ async def test_positions_are_told_at_once_and_when_they_move() -> None:
 async def test_positions_are_told_at_most_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "MOVES_EVERY_S", 0.05)
     door = admission()
-    places = [door.reserve() for _ in range(6)]
+    places = [await door.reserve() for _ in range(6)]
     standing = Standing()
     with anyio.fail_after(WITHIN_S):
         async with anyio.create_task_group() as tasks:
@@ -175,7 +177,7 @@ async def test_positions_are_told_at_most_once_in_a_while(monkeypatch: pytest.Mo
 
 async def test_the_last_place_moves_up_when_one_before_it_is_given_up() -> None:
     door = admission()
-    first, second, third = door.reserve(), door.reserve(), door.reserve()
+    first, second, third = await door.reserve(), await door.reserve(), await door.reserve()
     standing = Standing()
     with anyio.fail_after(WITHIN_S):
         async with anyio.create_task_group() as tasks:
@@ -191,35 +193,35 @@ async def test_the_last_place_moves_up_when_one_before_it_is_given_up() -> None:
 async def test_the_estimate_grows_with_the_position_and_shrinks_with_more_calls() -> None:
     for max_calls in (1, 2):
         door = admission(max_calls=max_calls)
-        door._learn(2.0)
+        door._estimate.learn(2.0)
         for _ in range(max_calls):
-            door.reserve()
-        waiting = [door.reserve() for _ in range(3)]
+            await door.reserve()
+        waiting = [await door.reserve() for _ in range(3)]
         standings = [door.standing(place) for place in waiting]
         assert standings == [(n, n * 2_000 // max_calls) for n in (1, 2, 3)]
 
 
 async def test_the_estimate_follows_what_calls_take_without_jumping() -> None:
     door = admission()
-    door._learn(1.0)
-    door._learn(11.0)
-    door.reserve()
-    assert door.standing(door.reserve()) == (1, 3_000)
+    door._estimate.learn(1.0)
+    door._estimate.learn(11.0)
+    await door.reserve()
+    assert door.standing(await door.reserve()) == (1, 3_000)
 
 
 async def test_a_refusal_says_when_somebody_will_be_served() -> None:
     door = admission(max_waiting=0)
-    door._learn(1.5)
-    door.reserve()
+    door._estimate.learn(1.5)
+    await door.reserve()
     with pytest.raises(QueueFull) as raised:
-        door.reserve()
+        await door.reserve()
     assert raised.value.retry_after_ms == 1_500
 
 
 async def test_a_session_that_asks_again_stands_behind_those_who_wait() -> None:
     door = admission()
-    greedy, patient = door.reserve(), door.reserve()
+    greedy, patient = await door.reserve(), await door.reserve()
     greedy.release()
-    again = door.reserve()
+    again = await door.reserve()
     assert not patient.waits
     assert again.waits

@@ -85,9 +85,9 @@ async def test_lost_announcements_cost_time_and_nothing_else(
                 if dice.random() < 0.7:
                     await asyncio.sleep(dice.random() * 0.006)
             if dice.random() < 0.7:
-                await tab.shows(run.text, turn=turn, within_s=2.0)
+                await tab.shows(run.text, turn=turn, within_s=5.0)
             run.end()
-            await tab.until(lambda tab, turn=turn: turn in tab.ended, within_s=2.0)  # type: ignore[misc]
+            await tab.until(lambda tab, turn=turn: turn in tab.ended, within_s=5.0)  # type: ignore[misc]
             assert tab.texts[turn] == run.text
     assert len(lost) > 10
 
@@ -151,17 +151,17 @@ async def test_comparing_finds_what_no_further_announcement_tells(
     async with there.tab().open() as tab:
         await listening(there)
         run = here.begin()
-        await tab.until(lambda tab: tab.starts, within_s=2.0)
+        await tab.until(lambda tab: tab.starts, within_s=5.0)
         run.say("text")
         await tab.shows("text")
         if kind == "drop":
             here.broker.drop(SESSION)
-            await tab.until(lambda tab: tab.refusal, within_s=2.0)
+            await tab.until(lambda tab: tab.refusal, within_s=5.0)
             assert tab.refusal is not None
             assert tab.refusal.code == ErrorCode.SESSION_NOT_FOUND
         else:
             run.end()
-            await tab.until(lambda tab: tab.ended, within_s=2.0)
+            await tab.until(lambda tab: tab.ended, within_s=5.0)
 
 
 async def test_whole_turns_of_which_nothing_is_heard_are_found_in_storage(
@@ -175,7 +175,7 @@ async def test_whole_turns_of_which_nothing_is_heard_are_found_in_storage(
             run = here.begin(turn)
             run.say(f"turn {turn}")
             run.end()
-        await tab.until(lambda tab: tab.ended == [1, 2, 3], within_s=2.0)
+        await tab.until(lambda tab: tab.ended == [1, 2, 3], within_s=5.0)
         assert tab.texts == {1: "turn 1", 2: "turn 2", 3: "turn 3"}
 
 
@@ -335,6 +335,18 @@ async def test_a_redis_that_is_emptied_without_a_restart_is_filled_again(nodes: 
         await far.shows("one two")
         async with late.tab().open() as tab:
             await tab.shows("one two")
+
+
+async def test_what_redis_lost_is_sent_again_at_once(nodes: Nodes) -> None:
+    here, there = await nodes.open(replace(SLOW, lazy_s=60.0)), await nodes.open(SLOW)
+    async with there.tab().open() as far:
+        await listening(there)
+        run = here.begin()
+        await until(lambda: run.publisher._mirror.eager)
+        layout = here.broker._layout
+        await here.link._connected().ask(("DEL", layout.head(SESSION), layout.turn(SESSION)))
+        run.say("x" * 100_000)
+        await far.shows(run.text)
 
 
 async def test_an_outdated_node_that_fills_an_empty_redis_disturbs_nobody(

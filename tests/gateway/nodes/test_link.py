@@ -294,6 +294,16 @@ async def test_a_server_that_freezes_is_noticed_and_found_again(own_redis: Redis
         assert await link.run(ECHO, [], ["x"]) == "x"
 
 
+async def test_commands_alone_may_be_left_unanswered(own_redis: RedisServer) -> None:
+    async with linked(own_redis.url) as link:
+        back = await regained(link)
+        await link._connected().ask(("CLIENT", "PAUSE", 1_500, "WRITE"))
+        with pytest.raises(BrokerAway):
+            await link.run(PUT, [link.key("k")], ["x"])
+        await back
+        assert link.times_connected == 2
+
+
 async def test_an_idle_link_notices_too_that_the_server_froze(own_redis: RedisServer) -> None:
     async with linked(own_redis.url) as link:
         back = await regained(link)

@@ -99,7 +99,7 @@ async def test_a_session_deleted_on_one_node_is_gone_on_the_other(
         assert await phone.closed() == 4504
     with anyio.fail_after(WITHIN_S):
         while here.house.turns.running:
-            await anyio.sleep(0.01)
+            await anyio.lowlevel.checkpoint()
 
 
 async def test_a_repeat_on_another_node_is_the_same_turn(
