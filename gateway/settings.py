@@ -4,6 +4,7 @@ The names are those of the original backend where it has them. The README docume
 test holds the two together.
 """
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import unquote, urlsplit
@@ -127,7 +128,9 @@ class Settings(BaseSettings):
             raise ValueError(f"broker_url needs a database_url that begins with {POSTGRESQL[0]}")
         if on_server and not self.broker_url:
             raise ValueError("database_url names a server; that needs a broker_url beside it")
-        if not on_server:
+        if on_server:
+            _check_packages()
+        else:
             _ = self.database_path
         return self
 
@@ -174,9 +177,18 @@ def load_settings(**overrides: object) -> Settings:
 def database_place(url: str) -> str | Path:
     """Say where a database is: a server's URL, or a file; raises `BadSettings`."""
     try:
-        return url if url.startswith(POSTGRESQL) else _file_of(url)
+        if not url.startswith(POSTGRESQL):
+            return _file_of(url)
+        _check_packages()
     except ValueError as error:
         raise BadSettings(str(error).replace("database_url", "a database")) from None
+    return url
+
+
+def _check_packages() -> None:
+    if any(find_spec(package) is None for package in ("asyncpg", "redis", "hiredis")):
+        install = "pip install 'midm-chat-gateway[scale]'"
+        raise ValueError(f"database_url names a server; that needs more packages: {install}")
 
 
 def _file_of(url: str) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.settings import BadSettings, Settings, load_settings
+from gateway.settings import BadSettings, Settings, database_place, load_settings
 from llm.prompt import DEFAULT_SYSTEM_PROMPT
 
 ROOT = Path(__file__).parents[2]
@@ -206,6 +206,17 @@ def test_one_of_many_has_a_server_of_each_kind(scheme: str) -> None:
     )
     assert settings.shared
     assert not load_settings().shared
+
+
+def test_packages_that_a_server_needs_and_are_not_there_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.settings.find_spec", lambda package: None)
+    with pytest.raises(BadSettings, match=r"DATABASE_URL.*pip install.*\[scale\]"):
+        load_settings(database_url="postgresql://db/chat", broker_url="redis://cache")
+    with pytest.raises(BadSettings, match=r"pip install"):
+        database_place("postgresql://db/chat")
+    assert load_settings().database_path == Path("chatbot.db")
 
 
 def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The command line, as somebody meets it who starts the gateway for the first time."""
 
+import os
 import re
 import signal
 import socket
@@ -15,6 +16,13 @@ STOPPED = (signal.SIGTERM, signal.SIGINT)
 
 def _get(url: str) -> httpx.Response:
     return httpx.get(url, trust_env=False)
+
+
+async def _done(*command: str, directory: Path) -> str:
+    """Run a command that comes to its end; return its last line."""
+    async with running(*command, directory=directory) as program:
+        assert await program.ended() == 0, program.err
+    return program.out[-1]
 
 
 async def _refused(*command: str, directory: Path, **settings: str) -> tuple[int, str]:
@@ -167,3 +175,18 @@ async def test_help_names_the_commands(tmp_path: Path) -> None:
     assert "serve" in said
     assert "simulate" in said
     assert program.err == []
+
+
+async def test_conversations_are_copied_into_another_database(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as server, httpx.AsyncClient(trust_env=False) as client:
+        created = await client.post(f"{server.url}/api/sessions")
+        assert created.status_code == 201
+    copy = (*MODULE, "copy", "chat.db", "other.db")
+    assert await _done(*copy, directory=tmp_path) == "1 sessions copied, 0 were there already"
+    assert await _done(*copy, directory=tmp_path) == "0 sessions copied, 1 were there already"
+
+
+async def test_a_copy_of_what_is_not_there_is_one_line(tmp_path: Path) -> None:
+    code, line = await _refused(*MODULE, "copy", "typo.db", "other.db", directory=tmp_path)
+    assert (code, line) == (1, "midm-gateway: there is no database typo.db")
+    assert not os.listdir(tmp_path)
