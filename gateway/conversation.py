@@ -110,7 +110,12 @@ class Reader:
     def _attach(self, turn: LiveTurn) -> list[Frame]:
         """Go on with the open turn, if it is what comes next; return its `start` if that is due."""
         at, attempt, _ = self.cursor
-        due = at == turn.turn - 1 if self.cursor.ended else at == turn.turn
+        # A node that stood still may tell of an attempt that another node has gone on from.
+        due = (
+            at == turn.turn - 1
+            if self.cursor.ended
+            else at == turn.turn and attempt <= turn.attempt
+        )
         if not due:
             return []
         self._turn, self._told_queued = turn, None

@@ -319,7 +319,7 @@ async def test_text_is_sent_lazily_until_somebody_listens(
             await asyncio.sleep(0)
         return len(sent) - before
 
-    here = await nodes.open(BrokerTimes(lazy_s=0.2, compare_s=60.0, refresh_s=60.0))
+    here = await nodes.open(BrokerTimes(lazy_s=0.5, compare_s=60.0, refresh_s=60.0))
     there = await nodes.open(LONG)
     sent = spied_on(here, monkeypatch)
     run = here.begin()
