@@ -1,6 +1,8 @@
 """Who may import whom. The rules are those of the house: change them there first."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -165,3 +167,11 @@ def test_no_task_is_dropped() -> None:
                     pytest.fail(f"{path}:{node.lineno} drops a task")
                 case ast.Expr(value=ast.Call(func=ast.Attribute(attr="ensure_future"))):
                     pytest.fail(f"{path}:{node.lineno} drops a task")
+
+
+def test_a_gateway_that_is_alone_needs_no_driver_of_a_server() -> None:
+    loaded = "import sys, gateway.__main__; print(*sys.modules)"
+    ended = subprocess.run(
+        [sys.executable, "-c", loaded], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert not {"asyncpg", "redis", "hiredis"} & set(ended.stdout.split())
