@@ -4,7 +4,11 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
-_WEIGHT_OF_NEWEST = 0.2
+MOVES_EVERY_S = 1.0
+"""How often at most who waits is told that it has moved."""
+
+WEIGHT_OF_NEWEST = 0.2
+"""How much the last call counts in what a call typically takes."""
 
 Moved = Callable[[int, int | None], None]
 """Told a place's position (1 is next) and an estimate of the wait in milliseconds."""
@@ -64,17 +68,39 @@ class Estimate:
 
     def __init__(self, max_calls: int) -> None:
         self._max_calls = max_calls
-        self._typical_s: float | None = None
+        self.typical_s: float | None = None
+        """What a call takes; None as long as nothing was learnt."""
 
     def learn(self, took_s: float) -> None:
         """Note how long a call took, in seconds."""
-        if self._typical_s is None:
-            self._typical_s = took_s
+        if self.typical_s is None:
+            self.typical_s = took_s
         else:
-            self._typical_s += _WEIGHT_OF_NEWEST * (took_s - self._typical_s)
+            self.typical_s += WEIGHT_OF_NEWEST * (took_s - self.typical_s)
 
     def eta_ms(self, position: int) -> int | None:
         """Tell the wait at a position, 1 being next; None as long as nothing was learnt."""
-        if self._typical_s is None:
+        if self.typical_s is None:
             return None
-        return math.ceil(self._typical_s * 1000 * position / self._max_calls)
+        return math.ceil(self.typical_s * 1000 * position / self._max_calls)
+
+
+class Told:
+    """What one who waits has been told of its position: each change, but not too often."""
+
+    __slots__ = ("_at", "_moved", "_position")
+
+    def __init__(self, moved: Moved) -> None:
+        self._moved = moved
+        self._position = 0
+        self._at = -math.inf
+
+    def tell(self, position: int, eta_ms: int | None, *, now: float, every_s: float) -> bool:
+        """Tell a change of position; False if it is too early to, by `now` in seconds."""
+        if position == self._position:
+            return True
+        if now - self._at < every_s:
+            return False
+        self._position, self._at = position, now
+        self._moved(position, eta_ms)
+        return True

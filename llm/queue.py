@@ -5,12 +5,9 @@ twice: whoever was served goes behind everybody who waits, and the queue is fair
 """
 
 import asyncio
-import math
 from collections import deque
 
-from llm.admission import Estimate, Moved, QueueFull
-
-MOVES_EVERY_S = 1.0
+from llm.admission import MOVES_EVERY_S, Estimate, Moved, QueueFull, Told
 
 
 class Place:
@@ -19,9 +16,7 @@ class Place:
     def __init__(self, queue: "Queue") -> None:
         self._queue = queue
         self._admitted = asyncio.get_running_loop().create_future()
-        self._moved: Moved | None = None
-        self._told_position = 0
-        self._told_at = -math.inf
+        self._told: Told | None = None
         self._since = 0.0
         self._called = False
         self.released = False
@@ -37,7 +32,7 @@ class Place:
         Cancelling leaves the place as it is: release it.
         """
         if self.waits:
-            self._moved = moved
+            self._told = Told(moved)
             self._tell(*self._queue.standing(self))
             await asyncio.shield(self._admitted)
 
@@ -60,13 +55,9 @@ class Place:
 
     def _tell(self, position: int, eta_ms: int | None) -> bool:
         """Tell a change of position; False if it is too early to tell."""
-        if self._moved is None or position == self._told_position:
+        if self._told is None:
             return True
-        if _now() - self._told_at < MOVES_EVERY_S:
-            return False
-        self._told_position, self._told_at = position, _now()
-        self._moved(position, eta_ms)
-        return True
+        return self._told.tell(position, eta_ms, now=_now(), every_s=MOVES_EVERY_S)
 
 
 class Queue:

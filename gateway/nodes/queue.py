@@ -2,7 +2,7 @@
 
 Redis decides, in one step and by its own time, who may call and who is next. Each node keeps its
 places by renewing them: those of a node that died lapse. What Redis forgets, the nodes tell it
-again.
+again. While Redis is away nobody is admitted, and who calls already goes on.
 """
 
 import asyncio
@@ -10,32 +10,38 @@ import logging
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from itertools import count
+from itertools import count, islice
+from typing import Never
 
 from gateway.nodes.away import BrokerAway
-from gateway.nodes.link import Link
-from gateway.nodes.turnstile import Answer, Request, Rules, Standing, channel, turn
+from gateway.nodes.link import Call, Link
+from gateway.nodes.turnstile import ADMITTED, FULL, Answer, Release, Renewal, Rules, Turnstile, read
 from gateway.waiting import heard
-from llm.admission import Estimate, Moved, QueueFull
+from llm.admission import Estimate, Moved, QueueFull, Told
 
 log = logging.getLogger(__name__)
 
-RETRY_S = 0.2
+MAX_AT_ONCE = 500
+"""Places told in one script: others wait meanwhile."""
+
+MAX_RELEASED = 10_000
+"""Places kept that are to be given back; what is more lapses."""
+
 CLOSE_WITHIN_S = 1.0
 
 
 class SharedPlace:
     """One call's place. Implements `llm.admission.Place`."""
 
-    def __init__(self, queue: "SharedQueue", name: str) -> None:
+    def __init__(self, queue: "SharedQueue", name: str, *, sure_until: float) -> None:
         self.name = name
         self.ticket = ""
+        self.position: int | None = None
+        self.sure_until = sure_until
         self.released = False
         self._queue = queue
         self._admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._moved: Moved | None = None
-        self._position = 0
-        self._told_position = 0
+        self._told: Told | None = None
         self._since: float | None = None
 
     @property
@@ -44,8 +50,8 @@ class SharedPlace:
 
     async def admitted(self, moved: Moved) -> None:
         if self.waits:
-            self._moved = moved
-            self._tell()
+            self._told = Told(moved)
+            self.tell()
             await asyncio.shield(self._admitted)
 
     def call(self) -> None:
@@ -54,168 +60,244 @@ class SharedPlace:
     def release(self, *, cool_down_s: float = 0.0) -> None:
         if not self.released:
             self.released = True
-            took_s = None if self._since is None else _now() - self._since
-            self._queue._release(self, took_s, 0.0 if self.waits else cool_down_s)
+            took_s = None if self._since is None else _now() - self._since + cool_down_s
+            self._queue.give_back(self, took_s, 0.0 if self.waits else cool_down_s)
 
-    def _admit(self) -> None:
+    def admit(self) -> None:
+        """Let the call begin."""
         if self.waits:
             self._admitted.set_result(None)
 
-    def _stand(self, standing: Standing) -> None:
-        self.ticket, self._position = standing.ticket, standing.position
-        self._tell()
-
-    def _tell(self) -> None:
-        if self._moved is not None and self._position != self._told_position:
-            self._told_position = self._position
-            self._moved(self._position, self._queue._estimate.eta_ms(self._position))
+    def tell(self) -> None:
+        """Tell the position, if it is known and has changed, and was not told just now."""
+        if self._told is not None and self.waits and self.position is not None:
+            self._told.tell(
+                self.position,
+                self._queue.estimate.eta_ms(self.position),
+                now=_now(),
+                every_s=self._queue.rules.look_s,
+            )
 
 
 class SharedQueue:
-    """Made by `open_shared_queue`. Implements `llm.admission.Admission`.
-
-    While Redis is away nobody is admitted; who calls already goes on.
-    """
+    """Made by `open_shared_queue`. Implements `llm.admission.Admission`."""
 
     def __init__(self, link: Link, rules: Rules) -> None:
+        self.rules = rules
+        self.estimate = Estimate(rules.max_calls)
         self._link = link
-        self._rules = rules
+        self._turnstile = Turnstile(link.prefix, rules)
         self._names = count(1)
         self._places: dict[str, SharedPlace] = {}
-        self._released: list[tuple[str, int]] = []
-        self._estimate = Estimate(rules.max_calls)
-        self._epoch = ""
+        self._cooling: dict[str, float] = {}
+        self._released: dict[str, float | None] = {}
+        self._epoch = ""  # what Redis was last told everything in
         self._calls = self._waiting = 0
         self._work = asyncio.Event()
-        self._renewed_at = _now()
-        self._pokes: set[asyncio.TimerHandle] = set()
+        self._due_at = -math.inf
+        self._failing = False
+        self._closed = False
 
     @property
     def calls(self) -> int:
         """How many calls there were, on all nodes, when Redis was last asked."""
-        return self._calls
+        if self._link.up:
+            return self._calls
+        return sum(not place.waits for place in self._places.values()) + len(self._cooling)
 
     @property
     def waiting(self) -> int:
         """How many waited then."""
-        return self._waiting
+        return self._waiting if self._link.up else sum(p.waits for p in self._places.values())
 
     async def reserve(self, *, even_if_full: bool = False) -> SharedPlace:
-        place = SharedPlace(self, f"{self._link.node}|{next(self._names)}")
-        request = Request(reserved=[(place.name, even_if_full)])
+        """Take a place, without waiting for admission; raises `QueueFull` and `BrokerAway`.
+
+        Cancelled, it takes none.
+        """
+        if self._closed or not self._link.up:
+            raise BrokerAway("Redis is away")
+        name = f"{self._link.node}|{next(self._names)}"
         # Among the others already: what admits it may be announced before this is answered.
-        self._places[place.name] = place
+        place = SharedPlace(self, name, sure_until=_now() + self.rules.sure_s)
+        self._places[name] = place
         try:
-            answer = await self._ask(request)
+            asked = self._turnstile.reserve(name, even_if_full=even_if_full, epoch=self._epoch)
+            [answer] = await self._ask([asked])
         except BaseException:  # it may have been reserved all the same
             place.release()
             raise
-        if place.name in answer.full:
-            del self._places[place.name]
+        if place.released:
+            raise BrokerAway("the queue is closed")
+        if answer.rest[0] == FULL:
             place.released = True
-            raise QueueFull(waiting=answer.waiting, retry_after_ms=self._estimate.eta_ms(1))
+            del self._places[name]
+            raise QueueFull(waiting=answer.waiting, retry_after_ms=self.estimate.eta_ms(1))
+        self._enter(place, *answer.rest)
         return place
 
-    async def run(self) -> None:
+    def give_back(self, place: SharedPlace, took_s: float | None, cool_down_s: float) -> None:
+        """Note that a place is released; Redis is told soon, or as soon as it is back."""
+        del self._places[place.name]
+        if len(self._released) < MAX_RELEASED:
+            self._released[place.name] = took_s
+        if cool_down_s > 0:
+            self._cooling[place.name] = _now() + cool_down_s
+        self._work.set()
+
+    async def run(self) -> Never:
         """Renew and release places until cancelled."""
-        self._link.subscribe(channel(self._link.prefix, self._link.node), self._hear)
+        self._link.subscribe(self._turnstile.channel(self._link.node), self._hear)
         self._link.when_up(self._renew_soon)
         while True:
-            await heard(self._work, self._pause_s())
+            await heard(self._work, self._due_at - _now())
             self._work.clear()
             try:
                 await self._settle()
+                self._failing = False
             except BrokerAway as error:
-                log.debug("the queue could not be asked: %s", error)
-                await asyncio.sleep(RETRY_S)
-                self._work.set()
+                self._fail(error)
+            except Exception:  # whatever it is: the places of this node are to be kept
+                log.exception("the places in the queue could not be kept")
+                self._look_in(self.rules.look_s)
 
     async def close(self) -> None:
-        """Give back all places that are left."""
-        for poke in self._pokes:
-            poke.cancel()
+        """Give back all places that are left, if that does not take long."""
+        self._closed = True
+        self._link.unsubscribe(self._turnstile.channel(self._link.node))
         for place in list(self._places.values()):
             place.release()
         with suppress(BrokerAway, TimeoutError):
             async with asyncio.timeout(CLOSE_WITHIN_S):
-                await self._settle()
+                while self._released and self._link.up:
+                    await self._settle()
+
+    # Telling Redis
 
     async def _settle(self) -> None:
-        """Tell Redis what was released, and renew the rest if that is due."""
-        due = self._pause_s() <= 0
-        released, self._released = self._released, []
-        if not due and not released:
+        """Give back what was released, and renew the rest if that is due; raises `BrokerAway`."""
+        asked_at = _now()
+        names = list(islice(self._released, MAX_AT_ONCE))
+        kept, calls = [], []
+        if due := asked_at >= self._due_at:
+            self._due_at = math.inf
+            kept = self._kept()
+            calls = self._renew(kept)
+        if names:
+            calls.insert(0, self._turnstile.release(self._releases(names), epoch=self._epoch))
+        if not calls:
             return
-        try:
-            await self._ask(self._renewal(released) if due else Request(released=released))
-        except BaseException:
-            self._released = released + self._released
-            raise
+        answers = await self._ask(calls)
+        for name in names:
+            del self._released[name]
+        if self._released:
+            self._work.set()
         if due:
-            self._renewed_at = _now()
+            self._epoch = answers[-1].epoch
+            self._renewed(kept, answers[bool(names) :], asked_at)
+        elif answers[-1].change_s is not None:
+            self._look_in(answers[-1].change_s)
 
-    def _renewal(self, released: list[tuple[str, int]]) -> Request:
-        places = self._places.values()
-        return Request(
-            released=released,
-            running=[place.name for place in places if not place.waits],
-            # Without a ticket it is being reserved just now.
-            waiting=[
-                (place.name, place.ticket) for place in places if place.waits and place.ticket
-            ],
-        )
-
-    async def _ask(self, request: Request) -> Answer:
-        call = turn(request, rules=self._rules, prefix=self._link.prefix, epoch=self._epoch)
-        answer = Answer.parse(await self._link.run(call.script, call.keys, call.args))
-        if answer.epoch != self._epoch:
-            # Redis has lost its memory, and wants to hear of all places.
-            self._epoch = answer.epoch
+    async def _ask(self, calls: list[Call]) -> list[Answer]:
+        answers = [read(answer) for answer in _whole(await self._link.run_all(calls))]
+        newest = answers[-1]
+        if newest.epoch != self._epoch:
+            # Redis has lost its memory, and is to hear of all places.
             self._renew_soon()
-        self._note(answer)
-        return answer
+        self._calls, self._waiting = newest.calls, newest.waiting
+        self.estimate.typical_s = newest.typical_s
+        return answers
 
-    def _note(self, answer: Answer) -> None:
-        self._calls, self._waiting = answer.calls, answer.waiting
-        for name in answer.admitted:
-            self._hear(name)
-        for name, standing in answer.standing.items():
-            if (place := self._places.get(name)) is not None and place.waits:
-                place._stand(standing)
+    def _kept(self) -> list[Renewal]:
+        """List this node's places: who calls first, then who waits; unless its ticket is unknown,
+        while it is being reserved."""
+        now = _now()
+        self._cooling = {name: until for name, until in self._cooling.items() if until > now}
+        calling = [
+            Renewal("call", place.name) for place in self._places.values() if not place.waits
+        ]
+        cooling = [Renewal("cooling", name, until - now) for name, until in self._cooling.items()]
+        waiting = [
+            Renewal("wait", place.name, place.ticket)
+            for place in self._places.values()
+            if place.waits and place.ticket
+        ]
+        return [*calling, *cooling, *waiting]
+
+    def _renew(self, kept: list[Renewal]) -> list[Call]:
+        # Nothing to keep is told too: all nodes gone silent is how Redis knows that it stood still.
+        batches = [kept[at : at + MAX_AT_ONCE] for at in range(0, len(kept) or 1, MAX_AT_ONCE)]
+        return [self._turnstile.renew(batch, epoch=self._epoch) for batch in batches]
+
+    def _releases(self, names: list[str]) -> list[Release]:
+        now = _now()
+        return [
+            Release(name, max(self._cooling.get(name, now) - now, 0.0), self._released[name])
+            for name in names
+        ]
+
+    def _renewed(self, kept: list[Renewal], answers: list[Answer], asked_at: float) -> None:
+        if _now() - asked_at >= self.rules.sure_s:
+            # This process stood still: what was true then need not be true any more.
+            self._renew_soon()
+            return
+        positions = [position for answer in answers for position in answer.rest]
+        names = [renewal.place for renewal in kept if renewal.kind == "wait"]
+        for name, position in zip(names, positions, strict=True):
+            if (place := self._places.get(name)) is not None:
+                place.sure_until = asked_at + self.rules.sure_s
+                self._stand(place, position)
+        waits = any(place.waits for place in self._places.values())
+        self._look_in(self.rules.look_s if waits else self.rules.renew_s)
+        if waits and (change_s := answers[-1].change_s) is not None:
+            self._look_in(change_s)
+
+    # What becomes of places
+
+    def _enter(self, place: SharedPlace, position: int, ticket: str) -> None:
+        place.ticket = ticket
+        if position == ADMITTED:
+            self._hear(place.name)
+        elif place.waits:
+            place.position = position
+            self._look_in(self.rules.look_s)
 
     def _hear(self, name: str) -> None:
-        """Learn that a place is admitted."""
-        if (place := self._places.get(name)) is not None:
-            place._admit()
-
-    def _release(self, place: SharedPlace, took_s: float | None, cool_down_s: float) -> None:
-        self._places.pop(place.name, None)
-        if took_s is not None:
-            self._estimate.learn(took_s + cool_down_s)
-        self._released.append((place.name, round(cool_down_s * 1000)))
-        self._work.set()
-        if cool_down_s > 0:
-            self._poke_in(cool_down_s)
-
-    def _poke_in(self, seconds: float) -> None:
-        """Ask again once a call has cooled down: whoever is next may be on any node."""
-
-        def poke() -> None:
-            self._pokes.discard(handle)
+        """Learn that a place is admitted, or was a while ago."""
+        place = self._places.get(name)
+        if place is None:
+            return
+        if _now() < place.sure_until:
+            place.admit()
+        else:
+            # This process stood still; by now its lease may have lapsed, and another may call.
             self._renew_soon()
 
-        handle = asyncio.get_running_loop().call_later(seconds, poke)
-        self._pokes.add(handle)
+    def _stand(self, place: SharedPlace, position: int) -> None:
+        if position == ADMITTED:
+            place.admit()
+        else:
+            place.position = position
+            place.tell()
+
+    # When to ask again
 
     def _renew_soon(self) -> None:
-        self._renewed_at = -math.inf
+        self._due_at = -math.inf
         self._work.set()
 
-    def _pause_s(self) -> float:
-        """How long until the places are to be renewed."""
-        waits = any(place.waits for place in self._places.values())
-        every_s = self._rules.look_s if waits else self._rules.renew_s
-        return self._renewed_at + every_s - _now()
+    def _look_in(self, seconds: float) -> None:
+        """See that the places are renewed in some seconds, or before that."""
+        if (at := _now() + seconds) < self._due_at:
+            self._due_at = at
+            self._work.set()
+
+    def _fail(self, error: Exception) -> None:
+        # Sooner if the link is made again, or something is released.
+        self._look_in(self.rules.look_s)
+        if self._link.up and not self._failing:
+            self._failing = True
+            log.error("Redis does not keep the queue: %s", error)
 
 
 @asynccontextmanager
@@ -230,6 +312,14 @@ async def open_shared_queue(link: Link, rules: Rules) -> AsyncIterator[SharedQue
         task.cancel()
         await asyncio.wait([task])
         await queue.close()
+
+
+def _whole(answers: list[object]) -> list[object]:
+    """Return answers, or raise the first that is a script's failure."""
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers
 
 
 def _now() -> float:
