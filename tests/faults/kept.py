@@ -17,7 +17,7 @@ LABEL = "[모의 응답] "
 """How every simulated reply to a question in Korean begins."""
 
 _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'turns'"
-_TURNS = """
+TURNS = """
 SELECT t.session_id, t.turn, t.attempt, t.request_id, t.status, t.user_message_id,
        t.reply_message_id, t.total_tokens, t.checkpoint, t.ending, q.content, r.content
 FROM turns t JOIN messages q ON q.message_id = t.user_message_id
@@ -73,7 +73,7 @@ class Kept:
                 if not connection.execute(_TABLES).fetchall():
                     return cls(set(), [])  # it died before its first migration was committed
                 sessions = connection.execute("SELECT session_id FROM sessions").fetchall()
-                turns = [KeptTurn(*row) for row in connection.execute(_TURNS)]
+                turns = [KeptTurn(*row) for row in connection.execute(TURNS)]
         return cls({session_id for (session_id,) in sessions}, turns)
 
     def of_session(self, session_id: str) -> list[KeptTurn]:

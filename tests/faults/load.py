@@ -28,10 +28,10 @@ class Session:
         self.logs.append(StrictLog())
         return self.logs[-1]
 
-    def next_question(self) -> tuple[str, str]:
+    def next_question(self, words: str = "살아 있나요?") -> tuple[str, str]:
         """Make up a request id and a question that is asked nowhere else."""
         request_id = f"{self.name}-{len(self.asked) + 1}"
-        self.asked[request_id] = f"{request_id}: 살아 있나요?"
+        self.asked[request_id] = f"{request_id}: {words}"
         return request_id, self.asked[request_id]
 
 

@@ -108,6 +108,10 @@ class WebSocketClient:
         turn = await tab.ask("안녕하세요")
     """
 
+    open_within_s: float = 10
+    close_within_s: float = 10
+    """How long handshakes may take: a gateway that stands still is connected to all the same."""
+
     def __init__(
         self,
         url: str,
@@ -166,7 +170,13 @@ class WebSocketClient:
         """Stay connected until cancelled; raises `ConnectionClosed` if it must not come back."""
         while True:
             try:
-                async with connect(self._address(), proxy=None, compression=None) as socket:
+                async with connect(
+                    self._address(),
+                    proxy=None,
+                    compression=None,
+                    open_timeout=self.open_within_s,
+                    close_timeout=self.close_within_s,
+                ) as socket:
                     await self._talk(socket)
             except ConnectionClosed as closed:
                 if closed.rcvd is not None and 4500 <= closed.rcvd.code <= 4999:
