@@ -1,10 +1,12 @@
 """compose.yaml speaks of settings, files and commands that exist.
 
-No engine runs these tests, so nothing here builds or starts a container.
+No engine runs these tests, so nothing here builds or starts a container. That the configuration of
+nginx does what it is for is tested with a real one, in `tests/whole/test_behind_nginx.py`.
 """
 
 import re
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +18,45 @@ from gateway.__main__ import main
 from gateway.app import ROUTES
 from gateway.server import CLOSE_WITHIN_S
 from gateway.settings import Settings
+from gateway.sse import KEEP_ALIVE_S
 from llm.simulator import SimulatorSettings
+from tests.whole.nginx import compose_configuration
 
 ROOT = Path(__file__).parent.parent
-SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
+SERVICES: dict[str, Any] = COMPOSE["services"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 GATEWAY: dict[str, Any] = SERVICES["gateway"]
+MANY: dict[str, Any] = {name: SERVICES[name] for name in ("gateway-1", "gateway-2", "gateway-3")}
+GATEWAYS = {"gateway": GATEWAY, **MANY}
+OURS = {**GATEWAYS, "model": SERVICES["model"]}
+OTHERS = ("postgres", "valkey", "nginx")
 DOCKERFILE: str = GATEWAY["build"]["dockerfile_inline"]
 
+_DEFAULT = re.compile(r"\$\{\w+:-([^}]*)\}")
+_DOLLAR = re.compile(r"\$(?!\$|\{\w+:-[^}]*\})")
 
-@pytest.fixture
-def settings(monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """What the gateway's container makes of its environment."""
+many = pytest.mark.parametrize("service", MANY.values(), ids=MANY)
+
+
+def settings_of(service: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """What a gateway's container makes of its environment."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
-    for name, value in GATEWAY["environment"].items():
+    for name, value in service["environment"].items():
         monkeypatch.setenv(name, by_default(value))
     return Settings(_env_file=None)
 
 
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> Settings:
+    return settings_of(GATEWAY, monkeypatch)
+
+
 def by_default(value: str) -> str:
     """Fill in the defaults of `${NAME:-default}`."""
-    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
+    return _DEFAULT.sub(r"\1", value)
 
 
 def instructions(name: str) -> list[list[str]]:
@@ -47,14 +65,46 @@ def instructions(name: str) -> list[list[str]]:
     return [arguments for instruction, *arguments in lines if instruction == name]
 
 
-@pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
+def option(service: dict[str, Any], name: str) -> str:
+    """What follows an option in a command."""
+    [value] = [value for before, value in pairwise(service["command"]) if before == name]
+    found: str = value
+    return found
+
+
+def texts(value: Any) -> list[str]:
+    """Every text in a part of the file."""
+    match value:
+        case str():
+            return [value]
+        case dict():
+            return [text for each in value.values() for text in texts(each)]
+        case list():
+            return [text for each in value for text in texts(each)]
+    return []
+
+
+def directive(name: str) -> list[str]:
+    """What nginx is told by a directive, as often as it is there."""
+    return re.findall(rf"^ *{name} ([^;{{]+);", compose_configuration(), re.MULTILINE)
+
+
+def test_everything_here_is_looked_at() -> None:
+    assert set(SERVICES) == {*OURS, *OTHERS}
+
+
+# The image
+
+
+@pytest.mark.parametrize("service", GATEWAYS.values(), ids=GATEWAYS)
 def test_every_variable_is_a_setting(service: dict[str, Any]) -> None:
     known = {name.upper() for name in Settings.model_fields}
-    assert set(service.get("environment", {})) <= known
+    assert set(service["environment"]) <= known
 
 
-def test_every_service_is_built_from_the_same_lines() -> None:
-    assert all(service["build"] == GATEWAY["build"] for service in SERVICES.values())
+def test_every_service_of_ours_is_built_from_the_same_lines() -> None:
+    for service in OURS.values():
+        assert (service["build"], service["image"]) == (GATEWAY["build"], GATEWAY["image"])
 
 
 def test_what_is_copied_exists_and_is_all_that_the_package_is_made_of() -> None:
@@ -66,6 +116,14 @@ def test_what_is_copied_exists_and_is_all_that_the_package_is_made_of() -> None:
     assert all((ROOT / name).exists() for name in copied)
 
 
+def test_the_image_has_what_many_gateways_need() -> None:
+    [installed] = [
+        arguments for arguments in instructions("RUN") if arguments[:2] == ["pip", "install"]
+    ]
+    assert installed[-1] == "'.[scale]'"
+    assert "scale" in PROJECT["project"]["optional-dependencies"]
+
+
 def test_the_image_runs_our_command_and_not_as_root() -> None:
     [command] = instructions("CMD")
     assert yaml.safe_load(" ".join(command)) == ["midm-gateway"]
@@ -73,8 +131,19 @@ def test_the_image_runs_our_command_and_not_as_root() -> None:
     assert instructions("USER") == [["midm"]]
 
 
-def test_the_model_is_the_simulator_where_the_gateway_looks_for_it(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+# One gateway
+
+
+def test_by_default_one_gateway_and_a_model_start() -> None:
+    assert {name for name, service in SERVICES.items() if "profiles" not in service} == {
+        "gateway",
+        "model",
+    }
+    assert GATEWAY["depends_on"] == ["model"]
+
+
+def test_the_model_is_the_simulator_where_the_gateways_look_for_it(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     listened: list[tuple[str, int]] = []
 
@@ -87,28 +156,167 @@ def test_the_model_is_the_simulator_where_the_gateway_looks_for_it(
     assert main(arguments) == 0
     [(host, port)] = listened
     assert host == "0.0.0.0"
-    assert settings.llm_server_url == f"http://model:{port}"
+    for service in GATEWAYS.values():
+        assert settings_of(service, monkeypatch).llm_server_url == f"http://model:{port}"
+        assert "model" in service["depends_on"]
 
 
-def test_only_this_machine_reaches_the_gateway(settings: Settings) -> None:
-    assert GATEWAY["ports"] == [f"127.0.0.1:8080:{settings.port}"]
-    assert "ports" not in SERVICES["model"]
+def test_only_this_machine_reaches_anything_and_only_one_thing(settings: Settings) -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert published == {
+        "gateway": [f"127.0.0.1:8080:{settings.port}"],
+        "nginx": [f"127.0.0.1:8080:{directive('listen')[0]}"],
+    }
 
 
 def test_conversations_are_kept_in_the_volume(settings: Settings) -> None:
     [volume] = GATEWAY["volumes"]
-    assert settings.database_path.is_relative_to(volume.partition(":")[2])
+    name, _, place = volume.partition(":")
+    assert settings.database_path.is_relative_to(place)
+    assert name in COMPOSE["volumes"]
 
 
-def test_a_stop_leaves_time_to_drain(settings: Settings) -> None:
-    grace_s = int(GATEWAY["stop_grace_period"].removesuffix("s"))
-    assert grace_s >= settings.drain_seconds + CLOSE_WITHIN_S
+@pytest.mark.parametrize("service", GATEWAYS.values(), ids=GATEWAYS)
+def test_a_stop_leaves_time_to_drain(
+    service: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grace_s = int(service["stop_grace_period"].removesuffix("s"))
+    assert grace_s >= settings_of(service, monkeypatch).drain_seconds + CLOSE_WITHIN_S
 
 
-def test_the_health_check_asks_what_the_gateway_serves(settings: Settings) -> None:
-    *_, program = GATEWAY["healthcheck"]["test"]
+@pytest.mark.parametrize("service", GATEWAYS.values(), ids=GATEWAYS)
+def test_the_health_check_asks_what_the_gateway_serves(
+    service: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *_, program = service["healthcheck"]["test"]
     compile(program, "healthcheck", "exec")
-    assert f'("127.0.0.1", {settings.port}' in program
+    assert f'("127.0.0.1", {settings_of(service, monkeypatch).port}' in program
     [(method, path)] = re.findall(r'request\("(\w+)", "([^"]+)"\)', program)
     scope = {"type": "http", "method": method, "path": path, "headers": []}
     assert any(route.matches(scope)[0] is Match.FULL for route in ROUTES)
+
+
+# Many gateways
+
+
+def test_the_gateways_of_many_are_alike_in_all_but_their_names() -> None:
+    alike = []
+    for name, service in MANY.items():
+        environment = dict(service["environment"])
+        assert environment.pop("NODE_NAME") == name
+        alike.append(service | {"environment": environment})
+    assert alike[1:] == alike[:-1]
+
+
+def test_all_that_many_gateways_need_is_in_their_profile() -> None:
+    for name in (*MANY, *OTHERS):
+        assert SERVICES[name]["profiles"] == ["scale"]
+
+
+@many
+def test_they_share_a_database_and_a_broker(
+    service: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(service, monkeypatch)
+    assert settings.shared
+    postgres = SERVICES["postgres"]["environment"]
+    user, password, name = (
+        by_default(postgres[f"POSTGRES_{what}"]) for what in ("USER", "PASSWORD", "DB")
+    )
+    assert settings.database_url == f"postgresql://{user}:{password}@postgres:5432/{name}"
+    assert settings.broker_url == "redis://valkey:6379/0"
+
+
+def test_the_password_can_be_changed_in_one_place() -> None:
+    [password] = [
+        text for text in texts(SERVICES["postgres"]) if text.startswith("${POSTGRES_PASSWORD:-")
+    ]
+    for service in MANY.values():
+        assert f":{password}@" in service["environment"]["DATABASE_URL"]
+
+
+@many
+def test_they_wait_until_what_they_cannot_start_without_is_well(service: dict[str, Any]) -> None:
+    conditions = {name: needed["condition"] for name, needed in service["depends_on"].items()}
+    assert conditions == {
+        "model": "service_started",
+        "postgres": "service_healthy",
+        "valkey": "service_started",
+    }
+    assert "healthcheck" in SERVICES["postgres"]
+
+
+@many
+def test_there_are_connections_enough_in_postgresql(
+    service: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_default, reserved = 100, 3
+    wanted = settings_of(service, monkeypatch).database_connections * len(MANY)
+    assert wanted <= by_default - reserved
+
+
+def test_only_the_gateways_reach_what_they_share() -> None:
+    on_it = {name for name, service in SERVICES.items() if "storage" in service.get("networks", [])}
+    assert on_it == {*MANY, "postgres", "valkey"}
+    assert SERVICES["postgres"]["networks"] == SERVICES["valkey"]["networks"] == ["storage"]
+    assert COMPOSE["networks"]["storage"] == {"internal": True}
+
+
+def test_postgresql_keeps_everything_and_valkey_nothing() -> None:
+    [volume] = SERVICES["postgres"]["volumes"]
+    name, _, place = volume.partition(":")
+    assert name in COMPOSE["volumes"]
+    # Since version 18 it lies elsewhere, and this would be kept in a volume without a name.
+    assert (SERVICES["postgres"]["image"], place) == ("postgres:17", "/var/lib/postgresql/data")
+    valkey = SERVICES["valkey"]
+    assert "volumes" not in valkey
+    assert (option(valkey, "--save"), option(valkey, "--appendonly")) == ("", "no")
+
+
+def test_valkey_refuses_what_it_has_no_room_for_and_throws_nothing_out() -> None:
+    assert option(SERVICES["valkey"], "--maxmemory-policy") == "noeviction"
+    assert option(SERVICES["valkey"], "--maxmemory")
+
+
+# nginx
+
+
+def test_nginx_reads_the_configuration_that_is_here() -> None:
+    [config] = SERVICES["nginx"]["configs"]
+    assert config["source"] in COMPOSE["configs"]
+    assert option(SERVICES["nginx"], "-c") == config["target"]
+    # Creating such a file fails on a container that may not be written to.
+    assert "read_only" not in SERVICES["nginx"]
+
+
+def test_compose_leaves_every_dollar_that_is_meant_for_others() -> None:
+    rest = [text.replace("$$", "") for text in texts(COMPOSE)]
+    assert [text for text in rest if _DOLLAR.search(text)] == []
+
+
+def test_nginx_knows_every_gateway_and_waits_for_all(settings: Settings) -> None:
+    assert {
+        name: needed["condition"] for name, needed in SERVICES["nginx"]["depends_on"].items()
+    } == dict.fromkeys(MANY, "service_healthy")
+    known = [server.partition(" ")[0] for server in directive("server")]
+    assert known == [f"{name}:{settings.port}" for name in MANY] * 2
+    assert all("resolve" in server for server in directive("server"))
+    assert directive("zone"), "which `resolve` needs"
+    assert directive("resolver")[0].startswith("127.0.0.11 ")
+
+
+def test_nginx_waits_longer_than_anybody_is_silent(settings: Settings) -> None:
+    everywhere, for_whole_replies = directive("proxy_read_timeout")
+    assert int(everywhere.removesuffix("s")) >= 2 * max(settings.heartbeat_s, KEEP_ALIVE_S)
+    assert for_whole_replies == "1h"
+    assert settings.turn_timeout_s < 3_600
+
+
+def test_nginx_takes_every_body_that_a_gateway_takes(settings: Settings) -> None:
+    [limit] = directive("client_max_body_size")
+    assert int(limit.removesuffix("m")) * 2**20 > settings.max_body_bytes
+
+
+def test_nginx_writes_nowhere_who_said_what() -> None:
+    assert directive("access_log") == ["off"]
+    assert directive("error_log") == ["stderr crit"]
