@@ -6,14 +6,13 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from llm.admission import Admission, Place, QueueFull
-
 from gateway.ask import Ask
 from gateway.checkpoints import Checkpoints
 from gateway.errors import as_refusal
 from gateway.nodes.away import BrokerAway
 from gateway.outcome import Outcome
 from gateway.run import Opened, Ports, Run
+from llm.admission import Admission, Place, QueueFull
 from llm.circuit import CircuitOpen
 from llm.client import Generation
 from llm.prompt import ContextLimits, ContextTooLong
@@ -295,9 +294,9 @@ class Turns:
     def _kept(self, turn: StoredTurn) -> Outcome | None:
         """Say how a turn that was taken up ends at once; None if it is run again."""
         young = age_s(turn.created_at) <= self._retries.max_age_s
-        if turn.stop is not None:
+        if turn.legacy.stop is not None:
             error = None  # somebody has been told that it is cancelled
-        elif young and turn.attempt <= self._retries.max_attempts:
+        elif young and turn.attempt - turn.legacy.handed_over <= self._retries.max_attempts:
             return None
         else:
             error = Refusal(ErrorCode.INTERRUPTED)

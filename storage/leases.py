@@ -31,7 +31,7 @@ _TAKE_OVER = (
     update(leases)
     .where(*_OF_TURN)
     .values(attempt=bindparam("of_attempt"), node=bindparam("on_node"), expires_at=_FROM_NOW_ON)
-    .returning(leases.c.stop)
+    .returning(leases.c.stop, leases.c.handed_over)
 )
 _RENEW = (
     update(leases)
@@ -42,7 +42,7 @@ _RENEW = (
 _LET_GO = (
     update(leases)
     .where(*_OF_TURN, leases.c.attempt == bindparam("of_attempt"))
-    .values(expires_at=0.0)
+    .values(expires_at=0.0, handed_over=leases.c.handed_over + 1)
 )
 _END = delete(leases).where(*_OF_TURN).returning(leases.c.stop)
 _STOP = update(leases).values(stop=bindparam("why")).returning(leases.c.turn)
@@ -65,6 +65,20 @@ class StopAsked(Exception):
 
 
 @dataclass(frozen=True)
+class Legacy:
+    """What a turn brings along from the attempts before: why it is to stop, if it is.
+
+    `handed_over` counts those of them that were left to others on purpose.
+    """
+
+    stop: str | None = None
+    handed_over: int = 0
+
+
+NO_LEGACY = Legacy()
+
+
+@dataclass(frozen=True)
 class Lease:
     """A turn that a node runs, and why it is to stop, if somebody wants it to."""
 
@@ -74,14 +88,13 @@ class Lease:
     stop: str | None
 
 
-def take(session_id: str, turn: int, *, attempt: int, node: str) -> Operation[str | None]:
-    """Make an attempt a node's, whoever's the attempt before it was; return why it is to stop."""
+def take(session_id: str, turn: int, *, attempt: int, node: str) -> Operation[Legacy]:
+    """Make an attempt a node's, whoever's the attempt before it was."""
     whose = _of(session_id, turn, attempt) | {"on_node": node, "lease_s": LEASE_S}
     if attempt > 1 and (rows := (yield _TAKE_OVER, whose)):
-        stop: str | None = rows[0]["stop"]
-        return stop
+        return Legacy(rows[0]["stop"], rows[0]["handed_over"])
     yield _TAKE, whose
-    return None
+    return NO_LEGACY
 
 
 def renew(node: str) -> Operation[list[Lease]]:

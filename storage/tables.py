@@ -116,6 +116,8 @@ leases = Table(
     # Seconds since 1970 by the clock of the database, the only one that all nodes share.
     Column("expires_at", Double, nullable=False),
     Column("stop", Text),  # why somebody on another node wants the turn to stop
+    # How often the turn was left to others on purpose: those attempts are not held against it.
+    Column("handed_over", Integer, nullable=False, server_default="0"),
 )
 Index("leases_by_node", leases.c.node)
 

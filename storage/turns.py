@@ -9,7 +9,7 @@ from protocol.errors import ErrorCode, Refusal
 from protocol.lifecycle import after
 from protocol.server_frames import FinishReason, Frame, TurnStatus, UserMessage
 from storage import leases, sessions
-from storage.leases import KEPT
+from storage.leases import KEPT, NO_LEGACY, Legacy
 from storage.operations import Operation, Row
 from storage.tables import OPEN, QUESTION, REPLY, message_order, messages, turns
 from storage.times import utc_now
@@ -40,8 +40,7 @@ class NewTurn:
 class StoredTurn:
     """A turn as it was accepted, or as it was found after whoever ran it died.
 
-    `node` is who holds its lease, where there are many; `stop` is why it is to stop, if somebody
-    wanted that already.
+    `node` is who holds its lease, where there are many.
     """
 
     session_id: str
@@ -57,7 +56,7 @@ class StoredTurn:
     checkpoint: str = ""
     duplicate: bool = False
     node: str | None = None
-    stop: str | None = None
+    legacy: Legacy = NO_LEGACY
 
 
 @dataclass(frozen=True)
@@ -220,10 +219,10 @@ def take_up(turn: StoredTurn, *, node: str | None = None) -> Operation[StoredTur
     yield from sessions.hold(turn.session_id)
     if not (yield _TAKE_UP, _attempt(turn) | now):
         return None
-    stop = None
+    legacy = NO_LEGACY
     if node is not None:
-        stop = yield from leases.take(turn.session_id, turn.turn, attempt=attempt, node=node)
-    return replace(turn, attempt=attempt, status=status, node=node, stop=stop)
+        legacy = yield from leases.take(turn.session_id, turn.turn, attempt=attempt, node=node)
+    return replace(turn, attempt=attempt, status=status, node=node, legacy=legacy)
 
 
 def _resolve(new: NewTurn, last: int) -> Operation[tuple[int | None, str]]:

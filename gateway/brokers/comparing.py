@@ -138,11 +138,17 @@ class Comparing:
     def _doubt_what_is_quiet(self, now: float) -> None:
         """Ask storage about turns of other nodes that nothing was heard of for long.
 
-        The node may have died between storing the end and saying so.
+        The node may have died between storing the end and saying so. While Redis is away nothing
+        is heard of any session, and each may have one.
         """
+        away = not self._link.up
         for session_id, view in list(self._views.items()):
-            is_open = view.unsure or view.replica is not None
-            if is_open and now - view.heard_at >= self._quiet_s:
+            if now - view.heard_at < self._quiet_s:
+                continue
+            if view.unsure or view.replica is not None:
                 view.heard_at = now
                 view.doubt()
                 self.soon(session_id)
+            elif away and view.runs_here is None:
+                view.heard_at = now
+                self.doubt(session_id)

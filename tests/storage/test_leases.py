@@ -140,7 +140,22 @@ def test_who_takes_up_a_turn_learns_that_it_was_to_stop(store: Store) -> None:
     lapse(store, turn)
     taken = take_up(store, turn, "south")
     assert taken is not None
-    assert taken.stop == "cancelled"
+    assert taken.legacy.stop == "cancelled"
+
+
+def test_what_is_handed_over_on_purpose_is_counted_and_what_lapses_is_not(store: Store) -> None:
+    turn: StoredTurn | None = ask(store)
+    for node, handed_over in (("south", 1), ("west", 2)):
+        assert turn is not None
+        store.write(turns.leave(turn, "half of"))
+        turn = take_up(store, turn, node)
+        assert turn is not None
+        assert turn.legacy.handed_over == handed_over
+    store.execute("UPDATE leases SET expires_at = 0")
+    assert turn is not None
+    turn = take_up(store, turn, "north")
+    assert turn is not None
+    assert (turn.attempt, turn.legacy.handed_over) == (4, 2)
 
 
 def test_to_end_a_turn_again_in_the_very_same_way_is_to_have_ended_it(store: Store) -> None:

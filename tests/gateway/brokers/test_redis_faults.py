@@ -477,6 +477,21 @@ async def test_a_turn_that_is_quiet_for_long_goes_on_all_the_same(nodes: Nodes) 
         assert tab.starts == [(1, 1)]
 
 
+async def test_who_comes_while_redis_is_away_learns_from_storage_that_a_turn_is_over(
+    own: Nodes, own_redis: RedisServer
+) -> None:
+    here, there = await own.open(), await own.open(replace(TIMES, quiet_s=0.3))
+    run = here.begin()
+    run.say("one ")
+    own_redis.kill()
+    await until(lambda: not there.link.up)
+    async with there.tab().open() as tab:
+        await until(lambda: tab.stored.asked)
+        own.stored.store(run.live, "one ")
+        await tab.sees_end()
+        assert tab.text == "one "
+
+
 async def test_storage_is_asked_about_every_session_after_the_link_was_lost_at_a_pace(
     own: Nodes, own_redis: RedisServer
 ) -> None:

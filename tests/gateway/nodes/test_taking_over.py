@@ -5,12 +5,14 @@ from contextlib import suppress
 
 import anyio
 import pytest
+from sqlalchemy import update
 
 from gateway.nodes.keeper import Keeper
 from gateway.settings import Settings
 from storage import leases, turns
 from storage.operations import Operation, StorageError
-from storage.turns import NewTurn
+from storage.tables import leases as table_of_leases
+from storage.turns import NewTurn, StoredTurn
 from tests.gateway.harness import WITHIN_S, Gateway, Tab, call_of, in_process
 from tests.llm.scripted import Call, ScriptedModel
 
@@ -128,14 +130,35 @@ async def test_a_turn_that_was_cancelled_as_its_node_died_ends_cancelled_with_wh
         assert there.house.admission.calls == 0, "the model is not asked for it"
 
 
-async def test_a_turn_that_is_too_old_ends_interrupted_for_whoever_reads(
+async def test_a_turn_that_was_handed_over_often_is_run_again_all_the_same(
+    member: Settings, model: ScriptedModel
+) -> None:
+    # As when all nodes are deployed anew, one after another, while a long reply is written.
+    once = member.model_copy(update={"max_attempts": 1})
+    async with in_process(once) as gateway, gateway.tab() as tab:
+        turn: StoredTurn | None = await gateway.house.database.write(
+            turns.accept(new_turn(tab.session_id, "gone-1"))
+        )
+        for number in range(2, 5):
+            assert turn is not None
+            await gateway.house.database.write(turns.leave(turn, "half of "))
+            if number < 4:
+                again = turns.take_up(turn, node=f"gone-{number}")
+                turn = await gateway.house.database.write(again)
+        await gateway.house.turns.take_up()
+        await (await call_of(model)).complete()
+        assert (await tab.ends())["id"] == "1.4.end"
+
+
+async def test_a_turn_whose_node_died_too_often_ends_interrupted_for_whoever_reads(
     member: Settings, model: ScriptedModel
 ) -> None:
     once = member.model_copy(update={"max_attempts": 1})
     async with in_process(once) as gateway, gateway.tab() as tab:
         new = new_turn(tab.session_id, "gone-1")
         kept = await gateway.house.database.write(turns.accept(new))
-        await gateway.house.database.write(turns.leave(kept, "half of "))
+        await gateway.house.database.write(turns.checkpoint(kept, "half of "))
+        await gateway.house.database.write(all_lapse())
         await gateway.house.turns.take_up()
         ending = await tab.ends()
         assert (ending["type"], ending["code"]) == ("error", "interrupted")
@@ -194,6 +217,11 @@ async def test_an_end_whose_commit_was_never_heard_of_is_stored_and_told_once(
             assert (await tab.ends())["finish_reason"] == "stop"
             assert tab.text() == "stale "
         assert lost.is_set()
+
+
+def all_lapse() -> Operation[None]:
+    """Let as much time pass as a lease lasts."""
+    yield update(table_of_leases).values(expires_at=0), {}
 
 
 def new_turn(session_id: str, node: str) -> NewTurn:
