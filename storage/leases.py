@@ -14,6 +14,7 @@ from storage.operations import Operation
 from storage.tables import leases, turns
 
 LEASE_S = 6.0
+NOBODY = ""
 
 _OF_TURN = (
     leases.c.session_id == bindparam("of_session"),
@@ -42,7 +43,8 @@ _RENEW = (
 _LET_GO = (
     update(leases)
     .where(*_OF_TURN, leases.c.attempt == bindparam("of_attempt"))
-    .values(expires_at=0.0, handed_over=leases.c.handed_over + 1)
+    # Nobody's from now on: its node, which may live on for a while, does not renew it any more.
+    .values(node=NOBODY, expires_at=0.0, handed_over=leases.c.handed_over + 1)
 )
 _END = delete(leases).where(*_OF_TURN).returning(leases.c.stop)
 _STOP = update(leases).values(stop=bindparam("why")).returning(leases.c.turn)

@@ -36,7 +36,7 @@ class BrokerTimes:
     """How long text waits that no other node listens to."""
     compare_s: float = 1.5
     """What a lost announcement costs at most."""
-    quiet_s: float = 15.0
+    quiet_s: float = 6.0
     """After how long without news storage is asked whether a turn elsewhere is over."""
     refresh_s: float = 10.0
     keep_s: float = 60.0

@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.faults.killing import HAPPENS_WITHIN_S
-from tests.faults.nodes import Deployment, Servers, deployment
+from tests.faults.nodes import TAKEN_UP_WITHIN_S, Deployment, Servers, deployment
 from tests.faults.roaming import Crowd
+from tests.faults.scene import scene
+from tests.faults.wires import Wire, led_over
+from tests.llm.scripted import ScriptedModel
 from tests.servers.postgres import MISSING, PostgresServer, postgres_server, programs
 from tests.whole.processes import simulator
 
@@ -58,3 +61,47 @@ async def _restart_often(here: Deployment, postgres: PostgresServer) -> None:
         await asyncio.to_thread(postgres.start)
         for node in here.nodes:
             await node.until_ready()
+
+
+async def test_a_node_that_alone_loses_the_database_loses_its_turns_and_keeps_its_readers(
+    tmp_path: Path, servers: Servers, model: ScriptedModel
+) -> None:
+    wire = Wire()
+    async with (
+        led_over(servers.database_url, wire) as url,
+        deployment(
+            tmp_path,
+            "cut off",
+            servers=servers,
+            model_url=model.url,
+            of_first={"DATABASE_URL": url},
+        ) as here,
+        scene(here, model, runs_on=here.nodes[0]) as lost,
+    ):
+        first = here.nodes[0]
+        await lost.say("하나 ")
+        await lost.is_read()
+        wire.cut = True
+        assert await first.until_ready(503) == ["database"]
+        await lost.say("둘 ")  # it does not know yet
+        await lost.is_read()
+        async with asyncio.timeout(TAKEN_UP_WITHIN_S):
+            again = await model.call()
+        await again.say("다시 ")
+        for reader in lost.readers:
+            await reader.shows("다시 ")
+        await lost.call.say("셋 ")
+        await lost.call.complete()
+        await again.say("한 번 ")
+        for reader in lost.readers:
+            await reader.shows("다시 한 번 ")
+        wire.cut = False
+        await first.until_ready()
+        await again.complete()
+        for reader in lost.readers:
+            assert (await reader.ended()).text == "다시 한 번 "
+        assert await here.over() == [("stop", "다시 한 번 ")]
+        assert {turn.attempt for turn in (await here.kept()).turns} == {2}
+        assert here.fenced() == 1
+        await here.nothing_is_left_open()
+        await here.stop_all(forgiven=r"ERROR +storage\.")

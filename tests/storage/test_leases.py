@@ -55,9 +55,16 @@ def test_a_turn_whose_lease_has_lapsed_is_another_nodes_next_attempt(store: Stor
 
 def test_a_lease_that_lapsed_and_was_renewed_in_time_is_kept(store: Store) -> None:
     turn = ask(store)
-    lapse(store, turn)
+    store.execute("UPDATE leases SET expires_at = 1")
     held(store, "north")
     assert take_up(store, turn, "south") is None
+
+
+def test_a_turn_that_was_let_go_is_not_renewed_by_its_node_which_may_live_on(store: Store) -> None:
+    turn = ask(store)
+    store.write(turns.leave(turn, "half of"))
+    assert held(store, "north") == []
+    assert take_up(store, turn, "south") is not None
 
 
 def test_who_lost_a_turn_stores_nothing_of_it_any_more(store: Store) -> None:

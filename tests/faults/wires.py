@@ -1,41 +1,50 @@
-"""A wire to Redis on which some of what is announced gets lost, or that is cut."""
+"""Wires to what nodes share: one can be cut, another loses some of what Redis announces."""
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random
+from urllib.parse import urlsplit
 
-from tests.whole.proxy import Cut, Tap
+from tests.whole.proxy import Cut, Tap, forwarding
+
+Taps = Callable[[], tuple[Tap, Tap]]
 
 _MESSAGE = b"*3\r\n$7\r\nmessage\r\n"
 
 
 @dataclass
-class Lossy:
-    """Lets all answers of a Redis server through, and of its announcements only some.
+class Wire:
+    """While `cut` is set nothing gets through. Give it to `forwarding`."""
 
-    Give it to `forwarding`. Once `cut` is set nothing gets through at all.
-    """
+    cut: bool = False
+
+    def __call__(self) -> tuple[Tap, Tap]:
+        return self._tap, self._tap
+
+    def _tap(self, data: bytes) -> bytes:
+        if self.cut:
+            raise Cut(b"")
+        return data
+
+
+@dataclass
+class Lossy:
+    """Lets all answers of a Redis server through, and of its announcements only some."""
 
     dice: Random
     loss: float
     dropped: int = 0
     passed: int = 0
-    cut: bool = False
 
     def __call__(self) -> tuple[Tap, Tap]:
-        return self._up, self._down()
-
-    def _up(self, data: bytes) -> bytes:
-        if self.cut:
-            raise Cut(b"")
-        return data
+        return lambda data: data, self._down()
 
     def _down(self) -> Tap:
         unread = b""
 
         def tap(data: bytes) -> bytes:
             nonlocal unread
-            if self.cut:
-                raise Cut(b"")
             unread += data
             through, at = [], 0
             while (end := end_of_reply(unread, at)) is not None:
@@ -54,6 +63,15 @@ class Lossy:
         self.dropped += lost
         self.passed += not lost
         return lost
+
+
+@asynccontextmanager
+async def led_over(url: str, taps: Taps) -> AsyncIterator[str]:
+    """Lead connections to a server over a wire; the URL is the server's but for its port."""
+    server = urlsplit(url)
+    async with forwarding(url, taps) as wire:
+        port = urlsplit(wire).port
+        yield server._replace(netloc=server.netloc.rpartition(":")[0] + f":{port}").geturl()
 
 
 def end_of_reply(data: bytes, at: int) -> int | None:
