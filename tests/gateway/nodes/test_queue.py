@@ -137,6 +137,14 @@ async def test_a_lost_announcement_costs_one_look(here: Deployment) -> None:
     assert now() - began < 1.0
 
 
+async def test_a_node_where_nobody_waited_looks_as_soon_as_somebody_does(here: Deployment) -> None:
+    one, two = [await here.node(PATIENT, look_s=0.1, renew_s=30.0) for _ in range(2)]
+    two.lose_announcements()
+    first, second = await one.queue.reserve(), await two.queue.reserve()
+    first.release()
+    await admitted(second)
+
+
 async def test_clocks_that_are_set_back_put_nobody_in_front(here: Deployment) -> None:
     node = await here.node(PATIENT)
     await node.queue.reserve()
