@@ -21,7 +21,11 @@ from storage.operations import StorageError
 
 FAILED = 1
 BAD_USAGE = 2
+INTERRUPTED = 130
 MAX_PORT = 65_535
+
+SESSION_S = 3_600.0
+"""How long it may take to copy one session, row for row over a network."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(error, BAD_USAGE)
     except CannotStart as error:
         return _complain(error, FAILED)
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def _complain(error: Exception, code: int) -> int:
@@ -76,7 +82,10 @@ def _copy(options: argparse.Namespace) -> int:
 
 
 async def _copy_sessions(source: str | Path, target: str | Path) -> Copied:
-    async with open_database(source) as old, open_database(target) as new:
+    async with (
+        open_database(source, operation_s=SESSION_S) as old,
+        open_database(target, operation_s=SESSION_S) as new,
+    ):
         for database in (old, new):
             await migrate(database)
         return await copy_sessions(old, new, _tell)

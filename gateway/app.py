@@ -42,6 +42,7 @@ from storage.times import rfc3339
 log = logging.getLogger(__name__)
 
 SWEEP_EVERY_S = 3_600.0
+ALL = 2**31 - 1
 
 ROUTES = [
     Route("/", rest.index),
@@ -90,38 +91,38 @@ async def open_house(settings: Settings, origins: Origins) -> AsyncIterator[Hous
         database = await stack.enter_async_context(_database(settings))
         await migrate(database)
         driver = await stack.enter_async_context(_driver(settings))
-        place = await stack.enter_async_context(_place(settings))
+        around = await stack.enter_async_context(_surroundings(settings))
         circuit = Circuit()
         news = asyncio.Event()
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         turns = Turns(
             ports=Ports(
                 database=database,
-                broker=place.broker,
+                broker=around.broker,
                 driver=driver,
                 circuit=circuit,
                 limits=_turn_limits(settings),
-                node=place.node,
+                node=around.node,
                 look=news.set,
             ),
-            admission=place.admission,
+            admission=around.admission,
             defaults=_generation(settings),
             retries=Retries(settings.max_attempts, settings.rerun_within_s),
             tasks=tasks,
         )
-        probe = Probe(driver=driver, circuit=circuit, admission=place.admission, database=database)
+        probe = Probe(driver=driver, circuit=circuit, admission=around.admission, database=database)
         house = House(
             settings=settings,
-            node=place.node,
+            node=around.node,
             database=database,
-            broker=place.broker,
-            admission=place.admission,
+            broker=around.broker,
+            admission=around.admission,
             turns=turns,
             probe=probe,
             origins=origins,
         )
-        if place.node is None:
-            await turns.take_up()
+        if around.node is None:
+            await turns.take_up(most=ALL)
         chores = [tasks.create_task(chore) for chore in _chores(house, news)]
         try:
             yield house
@@ -132,7 +133,7 @@ async def open_house(settings: Settings, origins: Origins) -> AsyncIterator[Hous
 
 
 @dataclass(frozen=True)
-class Place:
+class Surroundings:
     """What a gateway needs to know of others like it; alone, it has no name."""
 
     broker: Broker
@@ -141,16 +142,16 @@ class Place:
 
 
 @asynccontextmanager
-async def _place(settings: Settings) -> AsyncIterator[Place]:
+async def _surroundings(settings: Settings) -> AsyncIterator[Surroundings]:
     if not settings.shared:
         queue = Queue(max_calls=settings.max_calls, max_waiting=settings.llm_max_waiting)
-        yield Place(MemoryBroker(), queue)
+        yield Surroundings(MemoryBroker(), queue)
         return
     # Only here: a gateway that is alone needs none of its packages.
     from gateway.nodes.membership import join
 
     async with join(settings) as member:
-        yield Place(member.broker, member.admission, member.node)
+        yield Surroundings(member.broker, member.admission, member.node)
 
 
 def _database(settings: Settings) -> AbstractAsyncContextManager[Database]:
@@ -221,7 +222,13 @@ async def sweep(database: Database, house: House, *, before: str) -> None:
     try:
         for session_id in house.broker.watched():
             await database.write(sessions.note_use(session_id))
-        for session_id in await database.read(sessions.expired(before)):
-            await house.turns.delete_session(session_id)
-    except (StorageError, Refusal) as error:
-        log.warning("expired sessions could not be deleted: %s", error)
+        expired = await database.read(sessions.expired(before))
+    except StorageError as error:
+        log.warning("expired sessions could not be looked for: %s", error)
+        return
+    for session_id in expired:
+        try:
+            await house.turns.delete_session(session_id, unused_since=before)
+        except Refusal as refusal:
+            # Somebody uses it again, or another node was quicker; or storage is in trouble.
+            log.info("session %s is not deleted: %s", session_id, refusal)

@@ -3,6 +3,7 @@
 import random
 
 from gateway.house import House
+from protocol.cursor import END, Cursor
 from protocol.server_frames import Limits, OpenTurn, Ready, Reconnect
 from storage.log import Joined
 
@@ -29,8 +30,10 @@ def farewell() -> Reconnect:
 
 
 def _open_turn(house: House, session_id: str, joined: Joined) -> OpenTurn | None:
-    # Memory knows the place in the queue; storage knows a turn that is only just accepted.
-    if live := house.broker.live(session_id):
+    # Memory knows the place in the queue; storage knows a turn that is only just accepted, and one
+    # that is over although that was not heard of here.
+    live = house.broker.live(session_id)
+    if live is not None and Cursor(live.turn, live.attempt, END) > joined.cursor:
         return OpenTurn(turn=live.turn, status=live.status, position=live.position or None)
     if joined.open_turn is None or joined.open_status is None:
         return None

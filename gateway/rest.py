@@ -158,14 +158,15 @@ async def health(request: Request) -> Response:
     house = house_of(request)
     model = await house.probe.model()
     database_connected = await house.probe.database()
-    well = model.available and database_connected and house.broker.ready
+    broker_connected = house.broker.ready and house.admission.ready
+    well = model.available and database_connected and broker_connected
     return _json(
         rest.Health(
             status="healthy" if well else "degraded",
             timestamp=utc_now(),
             llm_server_available=model.available,
             database_connected=database_connected,
-            broker_connected=house.broker.ready,
+            broker_connected=broker_connected,
             llm_server_busy=model.busy,
             simulated=house.settings.simulated,
             node=house.node,
@@ -183,7 +184,7 @@ async def readiness(request: Request) -> Response:
     """Tell whether new work is welcome here: 200 or 503, for whoever spreads it over nodes."""
     house = house_of(request)
     works: dict[Literal["broker", "database", "draining"], bool] = {
-        "broker": house.broker.ready,
+        "broker": house.broker.ready and house.admission.ready,
         "database": await house.probe.database(),
         "draining": not house.turns.draining,
     }

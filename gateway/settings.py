@@ -17,11 +17,11 @@ from llm.midm import server_url
 from llm.prompt import DEFAULT_SYSTEM_PROMPT
 from protocol.chat import MAX_NEW_TOKENS, MAX_TEMPERATURE
 from protocol.text import storable
+from storage.database import SERVER_SCHEMES as POSTGRESQL
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
-POSTGRESQL = ("postgresql://", "postgres://")
 REDIS = ("redis://", "rediss://", "unix://")
 
 MIN_SESSION_HOURS = 24
@@ -130,6 +130,7 @@ class Settings(BaseSettings):
             raise ValueError("database_url names a server; that needs a broker_url beside it")
         if on_server:
             _check_packages()
+            _check_broker(self.broker_url)
         else:
             _ = self.database_path
         return self
@@ -183,6 +184,16 @@ def database_place(url: str) -> str | Path:
     except ValueError as error:
         raise BadSettings(str(error).replace("database_url", "a database")) from None
     return url
+
+
+def _check_broker(url: str) -> None:
+    # Only here: a gateway that is alone needs none of its packages.
+    from gateway.nodes.link import check_url
+
+    try:
+        check_url(url)
+    except ValueError as error:
+        raise ValueError(f"broker_url: {error}") from None
 
 
 def _check_packages() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,13 +18,13 @@ from llm.circuit import CircuitOpen
 from llm.client import Generation
 from llm.prompt import ContextLimits, ContextTooLong
 from protocol.errors import ErrorCode, Refusal
-from protocol.lifecycle import FIRST, after
+from protocol.lifecycle import FIRST, OPEN, after
 from protocol.server_frames import Accepted, TurnStatus
 from protocol.text import count_words
 from storage import leases, sessions, turns
 from storage.context import context
 from storage.ids import new_message_id
-from storage.operations import Operation
+from storage.operations import MaybeStored, Operation, StorageError
 from storage.times import age_s
 from storage.turns import NewTurn, StoredTurn
 
@@ -102,56 +103,70 @@ class Turns:
     async def cancel(self, session_id: str, turn: int | None) -> int:
         """Stop a session's open turn, on whichever node it runs, and return its number.
 
-        Raises `Refusal` (`nothing_to_cancel`) and `StorageError`.
+        Among many it is stored that the turn is to stop before anybody is told so, and then it
+        ends in no other way. Raises `Refusal` (`nothing_to_cancel`) and `StorageError`.
         """
         run = self._runs.get(session_id)
-        if run is not None:
-            named = turn in (None, run.turn.turn)
-            number = run.turn.turn if named and run.stop("cancelled") else None
-        else:
-            number = await self._cancel_elsewhere(session_id, turn)
+        number = None
+        if run is not None and turn in (None, run.turn.turn) and run.stop("cancelled"):
+            number = run.turn.turn
+        if self._node is not None:
+            asked = _ask_to_stop(session_id, turn or number, stopping=number is not None)
+            number = await self._database.write(asked)
+            self._ports.broker.ask_to_look(session_id)
         if number is None:
             raise Refusal(ErrorCode.NOTHING_TO_CANCEL)
         return number
 
-    async def delete_session(self, session_id: str) -> None:
+    async def delete_session(self, session_id: str, *, unused_since: str | None = None) -> None:
         """Delete a session, stop its open turn and tell its readers; `Refusal` if unknown.
 
-        Cancelling stops the waiting, not the deletion.
+        With `unused_since` it is deleted only if nobody has used it since that time. Cancelling
+        stops the waiting, not the deletion.
         """
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._begin(self._delete_session(session_id, answer))
+        removal = sessions.remove(session_id, unused_since=unused_since)
+        self._begin(self._delete_session(session_id, removal, answer))
         await answer
 
-    async def take_up(self) -> None:
+    async def take_up(self, *, most: int = TAKE_UP_AT_ONCE) -> bool:
         """Take up open turns that nobody runs any more: run each again, or end it.
 
-        Raises `StorageError` and `BrokerAway`.
+        Returns whether there may be more than `most` of them. Raises `StorageError` and
+        `BrokerAway`. Cancelling stops after the turn that is being taken up.
         """
-        for turn in await self._database.read(turns.lapsed(most=TAKE_UP_AT_ONCE)):
-            place = await self._admission.reserve(even_if_full=True)
+        found = await self._database.read(turns.lapsed(most=most))
+        # Other nodes find the same ones, and would go through them in the same order.
+        random.shuffle(found)
+        taken = 0
+        for turn in found:
+            if self._draining:
+                return False
+            answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            self._begin(self._take_up(turn, answer))
             try:
-                taken = await self._database.write(_take_up(turn, self._context, self._node))
-            except BaseException:
-                place.release()
-                raise
-            if taken is None:  # another node was quicker
-                place.release()
-            else:
-                self._begin(self._go_on(taken, place))
+                taken += await answer
+            except StorageError as error:
+                # A row that somebody holds is to keep nobody else back.
+                log.warning("turn %d of %s is not taken up: %s", turn.turn, turn.session_id, error)
+        return taken > 0 and len(found) == most
 
     def refuse_new(self) -> None:
         """From now on every request is refused with `shutting_down`."""
         self._draining = True
 
     async def drain(self, within_s: float) -> None:
-        """Wait for open turns to end; those that do not are kept for the next start."""
+        """Wait for open turns to end; the rest are kept for the next start, or another node."""
         self.refuse_new()
         try:
             async with asyncio.timeout(within_s):
                 await self._quiet.wait()
         except TimeoutError:
+            pass
+        finally:
+            # What begins from now on, for it was being accepted or taken up, is left at once.
             self._closing = True
+        if self._busy:
             for run in self._runs.values():
                 run.stop("shutdown")
             await self._quiet.wait()
@@ -209,7 +224,7 @@ class Turns:
         self._ports.circuit.check()
         try:
             return await self._admission.reserve()
-        except (QueueFull, BrokerAway):
+        except BaseException:
             self._ports.circuit.not_called()
             raise
 
@@ -234,7 +249,9 @@ class Turns:
 
     def _status(self, turn: StoredTurn) -> TurnStatus:
         live = self._ports.broker.live(turn.session_id)
-        return live.status if live and live.turn == turn.turn else turn.status
+        # Storage knows better what is over: a replica may not have heard of it yet.
+        knows = turn.status in OPEN and live is not None and live.turn == turn.turn
+        return live.status if live is not None and knows else turn.status
 
     def _run_of(self, opened: Opened, place: Place) -> Run:
         return Run(opened, place=place, ports=self._ports, checkpoints=self._checkpoints)
@@ -252,15 +269,6 @@ class Turns:
             if self._runs.get(session_id) is run:
                 del self._runs[session_id]
 
-    async def _cancel_elsewhere(self, session_id: str, turn: int | None) -> int | None:
-        if self._node is None:
-            return None
-        asked = leases.ask_to_stop(session_id, turn, why="cancelled")
-        number = await self._database.write(asked)
-        if number is not None:
-            self._ports.broker.ask_to_look(session_id)
-        return number
-
     def _begin(self, work: Coroutine[object, object, None]) -> None:
         self._tasks.create_task(work).add_done_callback(self._over)
         self._busy += 1
@@ -271,9 +279,11 @@ class Turns:
         if not self._busy:
             self._quiet.set()
 
-    async def _delete_session(self, session_id: str, answer: asyncio.Future[None]) -> None:
+    async def _delete_session(
+        self, session_id: str, removal: Operation[None], answer: asyncio.Future[None]
+    ) -> None:
         try:
-            await self._database.write(sessions.remove(session_id))
+            await self._remove(session_id, removal)
         except Exception as error:  # whatever it is belongs to the one who asked
             _fail(answer, as_refusal(error))
             return
@@ -281,6 +291,24 @@ class Turns:
             run.stop("deleted")
         self._ports.broker.drop(session_id)
         _resolve(answer, None)
+
+    async def _take_up(self, turn: StoredTurn, answer: asyncio.Future[bool]) -> None:
+        """Take up a turn and see it through; `answer` is False if another node was quicker."""
+        try:
+            place = await self._admission.reserve(even_if_full=True)
+            try:
+                opened = await self._database.write(_take_up(turn, self._context, self._node))
+            except BaseException:
+                place.release()
+                raise
+        except Exception as error:  # whatever it is belongs to the one who asked
+            _fail(answer, error)
+            return
+        _resolve(answer, opened is not None)
+        if opened is None:
+            place.release()
+        else:
+            await self._go_on(opened, place)
 
     async def _go_on(self, opened: Opened, place: Place) -> None:
         """See a turn through that was taken up."""
@@ -290,6 +318,16 @@ class Turns:
         if kept is not None:
             place.release()
         await self._see_through(self._run_of(opened, place), kept)
+
+    async def _remove(self, session_id: str, removal: Operation[None]) -> None:
+        try:
+            await self._database.write(removal)
+        except MaybeStored:
+            try:
+                await self._database.read(sessions.get(session_id))
+            except Refusal:
+                return  # it was: its readers are to hear of it
+            raise
 
     def _kept(self, turn: StoredTurn) -> Outcome | None:
         """Say how a turn that was taken up ends at once; None if it is run again."""
@@ -302,6 +340,14 @@ class Turns:
             error = Refusal(ErrorCode.INTERRUPTED)
         words = count_words(turn.checkpoint)
         return Outcome(text=turn.checkpoint, total_tokens=words, error=error)
+
+
+def _ask_to_stop(session_id: str, turn: int | None, *, stopping: bool) -> Operation[int | None]:
+    """Store that a turn is to stop; with `stopping` it may have been stored already that it did."""
+    number = yield from leases.ask_to_stop(session_id, turn, why="cancelled")
+    if number is None and stopping and turn is not None:
+        return turn if (yield from turns.is_cancelled(session_id, turn)) else None
+    return number
 
 
 def _accept(new: NewTurn, limits: ContextLimits) -> Operation[Opened]:
@@ -327,6 +373,6 @@ def _resolve(answer: asyncio.Future[T], result: T) -> None:
         answer.set_result(result)
 
 
-def _fail(answer: asyncio.Future[Any], refusal: Refusal) -> None:
+def _fail(answer: asyncio.Future[Any], error: Exception) -> None:
     if not answer.done():
-        answer.set_exception(refusal)
+        answer.set_exception(error)

@@ -52,6 +52,10 @@ class Admission(Protocol):
     """First come, first served: how many calls run at once, and who is next."""
 
     @property
+    def ready(self) -> bool:
+        """Whether places can be reserved at all."""
+
+    @property
     def calls(self) -> int:
         """How many calls the model server is busy with, those that cool down included."""
 

@@ -63,6 +63,8 @@ class Place:
 class Queue:
     """The queue in front of one model server."""
 
+    ready = True
+
     def __init__(self, *, max_calls: int, max_waiting: int) -> None:
         self._max_calls = max_calls
         self._max_waiting = max_waiting

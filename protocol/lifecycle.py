@@ -17,6 +17,8 @@ Happening = Literal["admit", "finish", "cancel", "fail", "interrupt", "take_up"]
 FIRST: TurnStatus = "queued"
 """What every attempt of a turn is to begin with, be it for no time at all."""
 
+OPEN: tuple[TurnStatus, ...] = ("queued", "running")
+
 TRANSITIONS: dict[tuple[TurnStatus, Happening], TurnStatus] = {
     ("queued", "admit"): "running",
     ("queued", "cancel"): "cancelled",

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -42,18 +43,20 @@ class Database(Protocol):
 
 
 def open_database(
-    where: str | Path, *, connections: int = 10
+    where: str | Path, *, connections: int = 10, operation_s: float | None = None
 ) -> AbstractAsyncContextManager[Database]:
     """Open the database of a URL of PostgreSQL, or else of a file of SQLite, until the exit.
 
-    `connections` is how many there are to a server at most. What was queued is committed before it
+    `connections` is how many there are to a server at most, `operation_s` how long one operation
+    may take there. What was queued is committed before it
     closes. Raises `StorageError` when it cannot be opened.
     """
     # Only here, so that with a file nobody needs the driver of PostgreSQL.
     if isinstance(where, str) and where.startswith(SERVER_SCHEMES):
-        from storage.postgres import open_postgres
+        from storage.postgres import PATIENCE, open_postgres
 
-        return open_postgres(where, connections=connections)
+        patience = replace(PATIENCE, operation_s=operation_s or PATIENCE.operation_s)
+        return open_postgres(where, connections=connections, patience=patience)
     from storage.sqlite_file import open_sqlite
 
     return open_sqlite(Path(where))

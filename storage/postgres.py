@@ -47,6 +47,7 @@ class PostgresDatabase:
         self._closing = False
         self._trouble = Trouble()
         self._away: str | None = None
+        self._told_few = False
 
     @property
     def in_trouble(self) -> bool:
@@ -154,6 +155,10 @@ class PostgresDatabase:
         try:
             await worker.connect()
         except Exception as error:  # until there is a way
+            if any(other.connected for other in self._workers):
+                # There are no more to be had, and the work is done all the same.
+                self._note_few(reason(error))
+                return
             self._trouble.note(failed=True)
             if self._away is None:
                 log.error("the database is away: %s", reason(error))
@@ -162,6 +167,12 @@ class PostgresDatabase:
             if self._away is not None:
                 log.warning("the database is back")
             self._away = None
+
+    def _note_few(self, why: str) -> None:
+        if not self._told_few:
+            self._told_few = True
+            connected = sum(worker.connected for worker in self._workers)
+            log.warning("only %d connections to the database can be had: %s", connected, why)
 
     async def _run(self, worker: Worker, job: Job) -> None:
         if job.begin == READ and job.future.cancelled():  # nobody would see what it reads

@@ -27,17 +27,19 @@ _TOUCH = (
 _LOCK = select(sessions.c.session_id).where(_BY_ID)
 _HOLD = _LOCK.with_for_update(read=True, key_share=True)
 _TO_DELETE = _LOCK.with_for_update()
+_IDLE = ~(
+    select(turns.c.turn)
+    .where(turns.c.session_id == sessions.c.session_id, turns.c.ended_at.is_(None))
+    .exists()
+)
+_UNUSED = (sessions.c.last_accessed < bindparam("before"), _IDLE)
+_TO_DELETE_IF_UNUSED = _LOCK.where(*_UNUSED).with_for_update()
 # Children before parents: foreign keys are on.
 _DELETIONS = tuple(
     delete(table).where(table.c.session_id == bindparam("session_id"))
     for table in (turns, leases, message_order, messages, sessions)
 )
-_EXPIRED = select(sessions.c.session_id).where(
-    sessions.c.last_accessed < bindparam("before"),
-    ~select(turns.c.turn)
-    .where(turns.c.session_id == sessions.c.session_id, turns.c.ended_at.is_(None))
-    .exists(),
-)
+_EXPIRED = select(sessions.c.session_id).where(*_UNUSED)
 
 
 def create(session_id: str, metadata: dict[str, object]) -> Operation[Session]:
@@ -70,9 +72,15 @@ def hold(session_id: str) -> Operation[None]:
     yield _HOLD, {"of_session": session_id}
 
 
-def remove(session_id: str) -> Operation[None]:
-    """Delete a session and all it holds; `Refusal` (`session_not_found`) where there is none."""
-    _only((yield _TO_DELETE, {"of_session": session_id}))
+def remove(session_id: str, *, unused_since: str | None = None) -> Operation[None]:
+    """Delete a session and all it holds; `Refusal` (`session_not_found`) where there is none.
+
+    With `unused_since` a session that was used since that time counts as none.
+    """
+    if unused_since is None:
+        _only((yield _TO_DELETE, {"of_session": session_id}))
+    else:
+        _only((yield _TO_DELETE_IF_UNUSED, {"of_session": session_id, "before": unused_since}))
     for statement in _DELETIONS:
         yield statement, {"session_id": session_id}
 

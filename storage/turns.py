@@ -122,6 +122,7 @@ _END = (
     )
     .returning(turns.c.reply_message_id)
 )
+_STATUS = select(turns.c.status).where(_SESSION, _TURN)
 _ENDING = select(turns.c.ending).where(_SESSION, _TURN, turns.c.attempt == bindparam("of_attempt"))
 
 
@@ -201,6 +202,12 @@ def end(turn: StoredTurn, how: TurnEnd) -> Operation[bool]:
     )
     yield _INSERT_ORDER, _place(turn.reply_message_id, turn.session_id, turn.turn, REPLY)
     return True
+
+
+def is_cancelled(session_id: str, turn: int) -> Operation[bool]:
+    """Tell whether a turn is over because somebody stopped it."""
+    rows = yield _STATUS, {"of_session": session_id, "of_turn": turn}
+    return bool(rows) and rows[0]["status"] == "cancelled"
 
 
 def lapsed(*, most: int) -> Operation[list[StoredTurn]]:

@@ -131,7 +131,8 @@ class Mirror:
         at, mine = Cursor.parse(head), (self.turn.turn, self.turn.attempt)
         if at is not None and ((at.turn, at.attempt) > mine or (at[:2] == mine and at.ended)):
             self.silence()
-            return "fenced"
+            # What has ended is stored: it was not taken over, the session has only gone on.
+            return "fenced" if self._ending is None else "fine"
         if at is not None and at[:2] == mine and at.offset <= self.turn.length:
             # An answer was lost, or what Redis wrote last. All up to there is of this attempt.
             self._begun, self._sent = True, at.offset

@@ -141,6 +141,8 @@ class Sending:
         calls = [mirror.call(self._layout) for mirror in mirrors]
         calls += [self._layout.drop(session_id) for session_id in drops]
         calls += [self._layout.look(session_id) for session_id in looks]
+        if not calls:
+            return
         answers = await self._ask(calls)
         for mirror, answer in zip(mirrors, answers, strict=False):
             self._settle(mirror, answer)

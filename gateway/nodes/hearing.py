@@ -67,8 +67,10 @@ class Ears:
         if (told := self._wanted.get(channel)) is not None:
             try:
                 told[0](message)
-            except Exception:  # whatever it is, the other channels are not to blame
-                log.exception("a message on %s could not be dealt with", channel)
+            except Exception as error:  # whatever it is, the other channels are not to blame
+                # Without its text, which may quote what somebody said.
+                kind = type(error).__name__
+                log.error("a message on %s could not be dealt with: %s", channel, kind)
 
     def stand(self, channel: str) -> None:
         if (told := self._wanted.get(channel)) is not None:

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from gateway.brokers.base import Broker
 from gateway.nodes.away import BrokerAway
@@ -17,6 +19,8 @@ from storage.operations import StorageError
 log = logging.getLogger(__name__)
 
 RENEW_EVERY_S = LEASE_S / 3
+STRAY_S = RENEW_EVERY_S
+T = TypeVar("T")
 
 _Attempt = tuple[str, int, int]
 
@@ -43,21 +47,26 @@ class Keeper:
         self._broker = broker
         self._database = database
         self._news = news
-        self._strays: set[_Attempt] = set()
+        self._strays: dict[_Attempt, float] = {}
         self._renewed_at: float | None = None
-        self._patient_until = 0.0
+        # Others may be cut off just now, and about to renew.
+        self._patient_until = _now() + RENEW_EVERY_S
 
     async def run(self) -> None:
         """Go on until cancelled."""
+        # Each for itself: to take up many turns takes longer than a lease may last.
+        await asyncio.gather(self._renew_for_ever(), self._take_up_for_ever())
+
+    async def _renew_for_ever(self) -> None:
         while True:
             self._news.clear()
-            try:
-                await self.renew()
-                if self._may_take_up():
-                    await self._turns.take_up()
-            except (StorageError, BrokerAway) as error:
-                log.warning("the leases could not be looked after: %s", error or "no broker")
-            await heard(self._news, RENEW_EVERY_S * random.uniform(0.8, 1.0))
+            await _try(self.renew)
+            await heard(self._news, _soon())
+
+    async def _take_up_for_ever(self) -> None:
+        while True:
+            if not (self._may_take_up() and await _try(self._turns.take_up)):
+                await asyncio.sleep(_soon())
 
     async def renew(self) -> None:
         """Renew the leases and heed what they say; raises `StorageError`."""
@@ -76,19 +85,20 @@ class Keeper:
         await self._let_strays_go(held)
 
     async def _let_strays_go(self, held: dict[_Attempt, Lease]) -> None:
-        """Let go of leases that no turn here belongs to, twice in a row.
+        """Let go of leases that no turn here has belonged to for a while.
 
         A commit that was never heard of leaves one: the turn is stored, and nobody runs it.
         """
         running = {_attempt(run) for run in self._turns.runs()}
-        strays = held.keys() - running
-        for session_id, turn, attempt in strays & self._strays:
-            log.warning("turn %d of %s is this node's, but not run", turn, session_id)
-            await self._database.write(leases.let_go(session_id, turn, attempt=attempt))
-        self._strays = strays
+        now = _now()
+        self._strays = {stray: self._strays.get(stray, now) for stray in held.keys() - running}
+        for (session_id, turn, attempt), since in self._strays.items():
+            if now - since >= STRAY_S:
+                log.warning("turn %d of %s is this node's, but not run", turn, session_id)
+                await self._database.write(leases.let_go(session_id, turn, attempt=attempt))
 
     def _note_renewal(self) -> None:
-        now = asyncio.get_running_loop().time()
+        now = _now()
         if self._renewed_at is not None and now - self._renewed_at > LEASE_S / 2:
             # The database was away, or this process stood still. Others may have been cut off as
             # well; they are alive, and get the time to renew.
@@ -96,7 +106,7 @@ class Keeper:
         self._renewed_at = now
 
     def _may_take_up(self) -> bool:
-        patient = asyncio.get_running_loop().time() < self._patient_until
+        patient = _now() < self._patient_until
         return self._broker.ready and not self._turns.draining and not patient
 
 
@@ -106,3 +116,22 @@ def _attempt(run: Run) -> _Attempt:
 
 def _key(lease: Lease) -> _Attempt:
     return lease.session_id, lease.turn, lease.attempt
+
+
+async def _try(work: Callable[[], Awaitable[T]]) -> T | None:
+    """Do something; whatever goes wrong, the next round is worth a try."""
+    try:
+        return await work()
+    except (StorageError, BrokerAway) as error:
+        log.warning("the leases could not be looked after: %s", error or "no broker")
+    except Exception:
+        log.exception("the leases could not be looked after")
+    return None
+
+
+def _soon() -> float:
+    return RENEW_EVERY_S * random.uniform(0.8, 1.0)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

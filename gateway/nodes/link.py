@@ -223,8 +223,18 @@ async def open_link(
         await link._tried.wait()
         yield link
     finally:
-        keeper.cancel()
-        await asyncio.wait([keeper])
+        # Again and again: a task group that fails in that moment swallows it (Python 3.11).
+        while not keeper.done():
+            keeper.cancel()
+            await asyncio.wait([keeper], timeout=0.1)
+
+
+def check_url(url: str) -> None:
+    """Raise `ValueError`, which does not quote it, if no link can be made of a URL."""
+    try:
+        cast(Any, _pool(url, LinkTimes())).make_connection()
+    except TypeError:  # of an option that there is not
+        raise ValueError("not a URL of Redis: it has options that nobody knows") from None
 
 
 def _pool(url: str, times: LinkTimes) -> ConnectionPool:

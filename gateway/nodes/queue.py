@@ -99,6 +99,11 @@ class SharedQueue:
         self._closed = False
 
     @property
+    def ready(self) -> bool:
+        """Whether Redis is there and keeps the queue."""
+        return self._link.up and not self._failing
+
+    @property
     def calls(self) -> int:
         """How many calls there were, on all nodes, when Redis was last asked."""
         if self._link.up:
