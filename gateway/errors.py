@@ -44,6 +44,9 @@ def as_refusal(error: Exception) -> Refusal:
             return Refusal(ErrorCode.CONTEXT_TOO_LONG, text)
         case QueueFull(retry_after_ms=after_ms) | CircuitOpen(retry_after_ms=after_ms):
             return Refusal(CODES[type(error)], retry_after_ms=after_ms)
+        case BrokerAway():
+            text = "What connects the gateways cannot be reached right now."
+            return Refusal(ErrorCode.STORAGE_ERROR, text)
     code = next((CODES[kind] for kind in type(error).__mro__ if kind in CODES), None)
     if code is None:
         log.error("an unforeseen error", exc_info=error)

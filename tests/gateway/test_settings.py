@@ -188,6 +188,8 @@ def test_a_value_that_cannot_be_is_refused_in_one_line_that_names_it(
         ("chat.db", "redis://:hush@cache", "DATABASE_URL"),
         ("postgresql://midm:hush@db/chat", "", "BROKER_URL"),
         ("postgresql://midm:hush@db/chat", "amqp://midm:hush@cache", "redis://"),
+        ("postgresql://midm:hush@db/chat", "redis://:hush@cache:port", "BROKER_URL"),
+        ("postgresql://midm:hush@db/chat", "redis://:hush@cache/0?bogus=1", "BROKER_URL"),
     ],
 )
 def test_a_gateway_is_alone_or_one_of_many_and_nothing_in_between(

@@ -128,3 +128,15 @@ def test_a_session_with_an_open_turn_does_not_expire(store: Store) -> None:
     assert store.read(sessions.expired(NOW)) == []
     store.end(turn)
     assert store.read(sessions.expired(NOW)) == ["s1"]
+
+
+def test_a_session_that_came_into_use_again_is_not_deleted_as_unused(store: Store) -> None:
+    [(used,)] = store.rows("SELECT last_accessed FROM sessions")
+    with pytest.raises(Refusal):
+        store.write(sessions.remove("s1", unused_since=used))
+    store.ask()
+    with pytest.raises(Refusal):
+        store.write(sessions.remove("s1", unused_since="2999-01-01T00:00:00.000000Z"))
+    store.session("s2")
+    store.write(sessions.remove("s2", unused_since="2999-01-01T00:00:00.000000Z"))
+    assert store.rows("SELECT session_id FROM sessions") == [("s1",)]

@@ -166,6 +166,47 @@ async def test_a_turn_whose_node_died_too_often_ends_interrupted_for_whoever_rea
         assert tab.text() == "half of "
 
 
+async def test_a_cancel_holds_even_if_the_node_that_ran_the_turn_is_lost_at_once(
+    nodes: Nodes, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = nodes
+    write = here.house.database.write
+
+    async def store_no_end(operation: Operation[object]) -> object:
+        if getattr(operation, "__name__", "") == "end":
+            operation.close()
+            raise StorageError("cut off")
+        return await write(operation)
+
+    async with here.tab() as phone, there.tab(phone.session_id) as laptop:
+        await begun(phone, model)
+        monkeypatch.setattr(here.house.database, "write", store_no_end)
+        answer = await here.http.post(f"/api/sessions/{phone.session_id}/cancel", json={})
+        assert answer.status_code == 202
+        while not await there.house.turns.take_up() and laptop.kinds().count("complete") == 0:
+            await here.house.database.write(leases.let_go(phone.session_id, 1, attempt=1))
+            if await there.house.database.read(turns.is_cancelled(phone.session_id, 1)):
+                break
+        ending = await laptop.ends()
+        assert (ending["id"], ending["finish_reason"]) == ("1.2.end", "cancelled")
+        monkeypatch.undo()
+        await at_rest(here)
+
+
+async def test_a_second_cancel_finds_nothing_on_any_node(
+    nodes: Nodes, model: ScriptedModel
+) -> None:
+    async with nodes[0].tab() as tab:
+        await begun(tab, model)
+        await tab.send(type="cancel")
+        await tab.ends()
+        for gateway in nodes:
+            for body in ({}, {"turn": 1}):
+                path = f"/api/sessions/{tab.session_id}/cancel"
+                answer = await gateway.http.post(path, json=body)
+                assert answer.json()["code"] == "nothing_to_cancel"
+
+
 async def test_a_reply_that_ends_as_it_is_cancelled_elsewhere_is_cancelled(
     nodes: Nodes, model: ScriptedModel
 ) -> None:
@@ -180,7 +221,9 @@ async def test_a_reply_that_ends_as_it_is_cancelled_elsewhere_is_cancelled(
         assert tab.text() == "stale "
 
 
-async def test_a_turn_that_nobody_runs_although_its_node_lives_is_let_go(nodes: Nodes) -> None:
+async def test_a_turn_that_nobody_runs_although_its_node_lives_is_let_go(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     here, there = nodes
     session_id = await here.new_session()
     node = here.house.node
@@ -189,7 +232,9 @@ async def test_a_turn_that_nobody_runs_although_its_node_lives_is_let_go(nodes: 
     await here.house.database.write(turns.accept(new_turn(session_id, node)))
     keeper = keeper_of(here)
     await keeper.renew()
+    await keeper.renew()
     assert await there.house.database.read(turns.lapsed(most=1)) == [], "it may be about to run"
+    monkeypatch.setattr("gateway.nodes.keeper.STRAY_S", 0.0)
     await keeper.renew()
     assert len(await there.house.database.read(turns.lapsed(most=1))) == 1
 
