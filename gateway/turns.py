@@ -5,7 +5,7 @@ import logging
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from gateway.ask import Ask
 from gateway.checkpoints import Checkpoints
@@ -31,6 +31,13 @@ from storage.turns import NewTurn, StoredTurn
 log = logging.getLogger(__name__)
 
 TAKE_UP_AT_ONCE = 100
+
+
+class Listed(Protocol):
+    """Lists open turns that are to be taken up."""
+
+    def __call__(self, *, most: int) -> Operation[list[StoredTurn]]: ...
+
 
 T = TypeVar("T")
 Told = Callable[[Accepted], None]
@@ -129,13 +136,13 @@ class Turns:
         self._begin(self._delete_session(session_id, removal, answer))
         await answer
 
-    async def take_up(self, *, most: int = TAKE_UP_AT_ONCE) -> bool:
+    async def take_up(self, listed: Listed = turns.lapsed, *, most: int = TAKE_UP_AT_ONCE) -> bool:
         """Take up open turns that nobody runs any more: run each again, or end it.
 
-        Returns whether there may be more than `most` of them. Raises `StorageError` and
-        `BrokerAway`. Cancelling stops after the turn that is being taken up.
+        `listed` says which. Returns whether there may be more than `most` of them. Raises
+        `StorageError` and `BrokerAway`. Cancelling stops after the turn that is being taken up.
         """
-        found = await self._database.read(turns.lapsed(most=most))
+        found = await self._database.read(listed(most=most))
         # Other nodes find the same ones, and would go through them in the same order.
         random.shuffle(found)
         taken = 0

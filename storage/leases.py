@@ -7,7 +7,7 @@ it may not know for a while; what keeps it from doing harm is the attempt in eac
 
 from dataclasses import dataclass
 
-from sqlalchemy import and_, bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from storage.clock import database_now
 from storage.operations import Operation
@@ -51,15 +51,14 @@ _STOP = update(leases).values(stop=bindparam("why")).returning(leases.c.turn)
 _STOP_OPEN = _STOP.where(leases.c.session_id == bindparam("of_session"))
 _STOP_TURN = _STOP.where(*_OF_TURN)
 
-KEPT = (
-    select(leases.c.turn)
-    .where(
-        and_(leases.c.session_id == turns.c.session_id, leases.c.turn == turns.c.turn),
-        leases.c.expires_at >= database_now(),
-    )
-    .exists()
+_ITS_LEASE = select(leases.c.turn).where(
+    leases.c.session_id == turns.c.session_id, leases.c.turn == turns.c.turn
 )
+KEPT = _ITS_LEASE.where(leases.c.expires_at >= database_now()).exists()
 """That somebody keeps the lease of a turn."""
+
+HELD = _ITS_LEASE.where(leases.c.node != NOBODY).exists()
+"""That somebody has the lease of a turn, kept or lapsed."""
 
 
 class StopAsked(Exception):

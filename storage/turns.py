@@ -9,7 +9,7 @@ from protocol.errors import ErrorCode, Refusal
 from protocol.lifecycle import after
 from protocol.server_frames import FinishReason, Frame, TurnStatus, UserMessage
 from storage import leases, sessions
-from storage.leases import KEPT, NO_LEGACY, Legacy
+from storage.leases import HELD, KEPT, NO_LEGACY, Legacy
 from storage.operations import Operation, Row
 from storage.tables import OPEN, QUESTION, REPLY, message_order, messages, turns
 from storage.times import utc_now
@@ -81,7 +81,9 @@ _SELECT = select(turns, _USER.c.content, _USER.c.created_at.label("asked_at")).j
     _USER, _USER.c.message_id == turns.c.user_message_id
 )
 _BY_REQUEST = _SELECT.where(_SESSION, turns.c.request_id == bindparam("of_request"))
-_LAPSED = _SELECT.where(OPEN, ~KEPT).order_by(turns.c.session_id).limit(bindparam("most"))
+_SOME_OPEN = _SELECT.where(OPEN).order_by(turns.c.session_id).limit(bindparam("most"))
+_LAPSED = _SOME_OPEN.where(~KEPT)
+_LEFT = _SOME_OPEN.where(~HELD)
 # A turn that is open is the last one: none is accepted behind it.
 _LAST = (
     select(turns.c.turn, turns.c.ended_at).where(_SESSION).order_by(turns.c.turn.desc()).limit(1)
@@ -213,6 +215,12 @@ def is_cancelled(session_id: str, turn: int) -> Operation[bool]:
 def lapsed(*, most: int) -> Operation[list[StoredTurn]]:
     """List open turns that nobody runs: whoever did has died, or does not keep its lease."""
     rows = yield _LAPSED, {"most": most}
+    return [_stored(row) for row in rows]
+
+
+def left(*, most: int) -> Operation[list[StoredTurn]]:
+    """List open turns that whoever ran them has left to others on purpose."""
+    rows = yield _LEFT, {"most": most}
     return [_stored(row) for row in rows]
 
 

@@ -11,7 +11,7 @@ from gateway.nodes.away import BrokerAway
 from gateway.run import Run
 from gateway.turns import Turns
 from gateway.waiting import heard
-from storage import leases
+from storage import leases, turns
 from storage.database import Database
 from storage.leases import LEASE_S, Lease
 from storage.operations import StorageError
@@ -65,8 +65,13 @@ class Keeper:
 
     async def _take_up_for_ever(self) -> None:
         while True:
-            if not (self._may_take_up() and await _try(self._turns.take_up)):
+            if not (self._may_take_up() and await _try(self._take_up)):
                 await asyncio.sleep(_soon())
+
+    async def _take_up(self) -> bool:
+        # What was left on purpose belongs to nobody; what has lapsed may be about to be renewed.
+        patient = _now() < self._patient_until
+        return await self._turns.take_up(turns.left if patient else turns.lapsed)
 
     async def renew(self) -> None:
         """Renew the leases and heed what they say; raises `StorageError`."""
@@ -106,8 +111,7 @@ class Keeper:
         self._renewed_at = now
 
     def _may_take_up(self) -> bool:
-        patient = _now() < self._patient_until
-        return self._broker.ready and not self._turns.draining and not patient
+        return self._broker.ready and not self._turns.draining
 
 
 def _attempt(run: Run) -> _Attempt:

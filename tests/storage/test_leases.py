@@ -97,6 +97,15 @@ def test_an_open_turn_without_a_lease_is_anybodys(store: Store) -> None:
     assert held(store, "south") == [Lease("s1", 1, 2, None)]
 
 
+def test_what_was_left_on_purpose_is_told_from_what_has_lapsed(store: Store) -> None:
+    turn = ask(store)
+    store.execute("UPDATE leases SET expires_at = 1")
+    assert store.read(turns.left(most=10)) == []
+    assert len(store.read(turns.lapsed(most=10))) == 1
+    store.write(turns.leave(turn, "half of"))
+    assert len(store.read(turns.left(most=10))) == 1
+
+
 def test_only_so_many_lapsed_turns_are_listed_at_once(store: Store) -> None:
     for number in range(3):
         store.session(f"s{number + 2}")
