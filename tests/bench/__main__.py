@@ -87,7 +87,8 @@ def _names(text: str, known: Sequence[str] | dict[str, Load]) -> list[str]:
     return names
 
 
-def _count(text: str) -> int:
+def positive(text: str) -> int:
+    """Read a number of at least 1."""
     if text.isascii() and text.isdecimal() and int(text) > 0:
         return int(text)
     raise argparse.ArgumentTypeError(f"should be 1 or more, given {text!r}")
@@ -100,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     every = ", ".join(load.name for load in LOADS)
     parser.add_argument("--loads", type=_loads, metavar="NAMES", help=f"(default: {every})")
-    parser.add_argument("--rounds", type=_count, help="(default: 3, with --quick 1)")
+    parser.add_argument("--rounds", type=positive, help="(default: 3, with --quick 1)")
     parser.add_argument(
         "--only", type=_contenders, default=EVERYBODY, metavar="NAMES", help=", ".join(EVERYBODY)
     )
@@ -117,10 +118,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _end(*_: object) -> None:
+def end(*_: object) -> None:
+    """End when told to, having cleaned up."""
     sys.exit(128 + signal.SIGTERM)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _end)  # or what was started would go on without us
+    signal.signal(signal.SIGTERM, end)  # or what was started would go on without us
     sys.exit(main())

@@ -23,7 +23,7 @@
 #endif
 
 static struct {
-    int port, conns, turns, tokens, us, ttft, ramp_ms, subs, sse, timeout_s, inflight, slot0, sources, churn_per_s, churn_ms;
+    int port, sub_port, conns, turns, tokens, us, ttft, ramp_ms, subs, sse, timeout_s, inflight, slot0, sources, churn_per_s, churn_ms;
     const char *path, *send, *only, *delta, *end, *error, *ready, *ready_capture, *stamps, *sub_path;
 } o = {.conns = 1, .turns = 1, .tokens = 256, .us = 20000, .ramp_ms = -1, .timeout_s = 60, .inflight = 32, .path = "/ws"};
 
@@ -65,7 +65,7 @@ static void print_samples(const char *name, Samples *s) {
 static int ep;
 static Conn *conns, *churners;
 static uint64_t *stamps;
-static Samples s_ready, s_ttft, s_gap, s_lag, s_turn, s_churn;
+static Samples s_ready, s_ttft, s_gap, s_lag, s_sub_lag, s_turn, s_churn;
 static uint64_t n_tokens, n_token_frames, n_bytes, n_turns_done, n_wire;
 static uint64_t e_text, e_proto, e_gateway, e_closed, e_short;
 static int n_idle, n_done, n_failed, n_churned, n_churn_failed;
@@ -226,7 +226,7 @@ static void on_delta(Conn *c, const char *p, size_t n) { /* n unescaped bytes */
     while (c->next_tok < o.tokens && c->ends[c->next_tok] <= c->off) {
         if (stamps && c->next_tok < STAMP_TOKENS && c->slot < MAX_SLOTS) {
             uint64_t e = __atomic_load_n(&stamps[(size_t)c->slot * STAMP_TOKENS + (size_t)c->next_tok], __ATOMIC_ACQUIRE);
-            if (e >= c->t_send && e <= t) sample(&s_lag, t - e);
+            if (e >= c->t_send && e <= t) sample(o.sub_port && c->role == SUBSCRIBER ? &s_sub_lag : &s_lag, t - e);
         }
         c->next_tok++;
         n_tokens++;
@@ -318,6 +318,8 @@ static void on_message(Conn *c, const char *p, size_t n) { /* one WS text messag
 
 /* --- WebSocket --------------------------------------------------------- */
 
+static int port_of(Conn *c) { return c->role == SUBSCRIBER && o.sub_port ? o.sub_port : o.port; }
+
 static void send_upgrade(Conn *c) {
     Buf p = {0};
     char h[600];
@@ -325,7 +327,7 @@ static void send_upgrade(Conn *c) {
     buf_add(&p, "", 1);
     buf_add(&c->out, h, (size_t)snprintf(h, sizeof h,
         "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", p.p, o.port));
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", p.p, port_of(c)));
     free(p.p);
     set_state(c, UPGRADING);
     flush_out(c);
@@ -446,7 +448,7 @@ static void bind_source(Conn *c) {
 
 static void conn_open(Conn *c) {
     int one = 1;
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)o.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port_of(c)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     if (c->fd < 0) die("socket");
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
@@ -513,9 +515,10 @@ static void usage(void) {
     fprintf(stderr,
             "loadgen --port P [--sse] --conns N --turns K --tokens T --us INTERVAL_US [--ttft US]\n"
             "  --path P --send TEMPLATE [--only M] --delta MARKER [--end MARKER] [--error M]\n"
-            "  [--ready M [--ready-capture M]] [--subs N --sub-path P] [--churn-per-s N --churn-ms MS]\n"
+            "  [--ready M [--ready-capture M]] [--subs N --sub-path P [--sub-port P]] [--churn-per-s N --churn-ms MS]\n"
             "  [--ramp-ms MS] [--inflight N] [--stamps FILE] [--timeout S] [--slot0 N] [--sources N]\n"
-            "turns=0: connect, wait for a line, leave.  subs: connections that listen to each session.\n"
+            "turns=0: connect, wait for a line, leave.  subs: connections that listen to each session,\n"
+            "on another port with --sub-port; the lag of theirs is told apart then.\n"
             "churn: connections that come, wait for --ready and go while the turns run.\n"
             "sources: how many addresses, from 127.0.0.2 on, the clients come from.\n");
     exit(2);
@@ -528,7 +531,7 @@ static void parse_options(int argc, char **argv) {
 #define STR(name, field) if (!strcmp(a, "--" name) && i + 1 < argc) { o.field = argv[++i]; continue; }
         if (!strcmp(a, "--sse")) { o.sse = 1; continue; }
         INT("port", port) INT("conns", conns) INT("turns", turns) INT("tokens", tokens) INT("us", us) INT("ttft", ttft)
-        INT("ramp-ms", ramp_ms) INT("subs", subs) INT("timeout", timeout_s) INT("inflight", inflight) INT("slot0", slot0)
+        INT("ramp-ms", ramp_ms) INT("subs", subs) INT("sub-port", sub_port) INT("timeout", timeout_s) INT("inflight", inflight) INT("slot0", slot0)
         INT("sources", sources) INT("churn-per-s", churn_per_s) INT("churn-ms", churn_ms)
         STR("path", path) STR("send", send) STR("only", only) STR("delta", delta) STR("end", end) STR("error", error)
         STR("ready", ready) STR("ready-capture", ready_capture) STR("stamps", stamps) STR("sub-path", sub_path)
@@ -558,6 +561,7 @@ static void print_first_error(void) { /* and the end of the line */
 
 static void connect_all(int total) {
     uint64_t t0 = now_ns(), deadline = t0 + (uint64_t)o.timeout_s * 1000000000ull;
+    uint64_t t_subs = t0; /* when the first subscriber may come */
     int opened = 0;
     while (n_idle + n_failed < total && now_ns() < deadline) {
         /* A subscriber names its session, which the primary is told when it is ready. */
@@ -567,9 +571,11 @@ static void connect_all(int total) {
             conn_open(&conns[opened++]);
         }
         poll_once(10);
+        if (opened <= o.conns) t_subs = now_ns();
     }
-    double secs = (double)(now_ns() - t0) / 1e9;
+    double secs = (double)(now_ns() - t0) / 1e9, subs_secs = (double)(now_ns() - t_subs) / 1e9;
     printf("{\"event\":\"connected\",\"conns\":%d,\"failed\":%d,\"secs\":%.3f,\"per_s\":%.0f", n_idle, total - n_idle, secs, n_idle / secs);
+    if (total > o.conns) printf(",\"subs_per_s\":%.0f", (total - o.conns) / subs_secs);
     print_samples("ready_us", &s_ready);
     print_first_error();
 }
@@ -621,6 +627,7 @@ static void report(int total, int churn_total, double cpu) {
     print_samples("ttft_us", &s_ttft);
     print_samples("gap_us", &s_gap);
     print_samples("lag_us", &s_lag);
+    print_samples("sub_lag_us", &s_sub_lag);
     print_samples("turn_us", &s_turn);
     print_samples("churn_us", &s_churn);
     print_first_error();

@@ -52,8 +52,12 @@ def clients(
     stamps: Path,
     cores: tuple[int, ...],
     first_slot: int = 0,
+    tabs_port: int | None = None,
 ) -> Iterator[Clients]:
-    """Connect the clients of a load to a port; raises `GaveUp`."""
+    """Connect the clients of a load to a port, their further tabs to `tabs_port` if there is one.
+
+    Raises `GaveUp`.
+    """
     options = {
         "port": port,
         "conns": load.clients,
@@ -61,6 +65,7 @@ def clients(
         "tokens": load.tokens,
         "us": load.interval_us,
         "subs": load.tabs,
+        "sub-port": tabs_port or 0,
         "churn-per-s": load.churn_per_s,
         "churn-ms": load.churn_s * 1000,
         "slot0": first_slot,

@@ -11,8 +11,20 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from tests.bench.processes import busy_cores_s
+
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("uvicorn", "starlette", "uvloop", "httptools", "websockets", "httpx", "aiosqlite")
+PACKAGES = (
+    "uvicorn",
+    "starlette",
+    "uvloop",
+    "httptools",
+    "websockets",
+    "httpx",
+    "aiosqlite",
+    "asyncpg",
+    "redis",
+)
 _STEPS = 2_000
 
 
@@ -59,6 +71,17 @@ def fastest_step_ns(chosen: Sequence[int]) -> float:
     """The best of many steps on a core: what counts as its full speed in this run."""
     with on(chosen):
         return min(step_ns() for _ in range(400))
+
+
+def wait_until_calm(cores: float, *, within_s: float) -> bool:
+    """Wait until other programs use fewer cores for a second; False if they do not in time."""
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        before = busy_cores_s()
+        time.sleep(1.0)
+        if busy_cores_s() - before < cores:
+            return True
+    return False
 
 
 def fsync_ms(directory: Path, times: int = 50) -> float:

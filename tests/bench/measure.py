@@ -68,10 +68,10 @@ def _turns(scene: Scene, load: Load) -> tuple[list[str], Figures]:
         used = usage(scene).since(before)
         memory_kb = resident_kb(scene.pid) if scene.pid else None
         result = clients.result()
-    figures = _seen(result, load) | _paid(result, used)
+    figures = seen(result, load) | _paid(result, used)
     if memory_kb is not None:
         figures |= _cpu(result, used, speed) | {"resident_mb": memory_kb / 1024}
-    return [*_refused(clients.connected), *_wrong(result)], figures
+    return [*refused(clients.connected), *wrong(result)], figures
 
 
 def _rest(scene: Scene, load: Load) -> tuple[list[str], Figures]:
@@ -85,7 +85,7 @@ def _rest(scene: Scene, load: Load) -> tuple[list[str], Figures]:
         time.sleep(load.hold_s)
         rested = cpu_of(scene.pid).since(resting)
         said = clients.connected
-    return _refused(said), {
+    return refused(said), {
         "kb_per_connection": (kept_kb - memory_kb) / load.clients,
         "cpu_us_per_accept": accepted.total_s / load.clients * 1e6,
         "cpu_us_per_idle_connection_s": rested.total_s / load.hold_s / load.clients * 1e6,
@@ -96,7 +96,7 @@ def _rest(scene: Scene, load: Load) -> tuple[list[str], Figures]:
     }
 
 
-def _seen(result: Said, load: Load) -> Figures:
+def seen(result: Said, load: Load) -> Figures:
     """What the clients saw: rates and times."""
     wall_s = result["wall_s"] or 1e-9
     figures = {
@@ -104,19 +104,20 @@ def _seen(result: Said, load: Load) -> Figures:
         "turns_per_s": result["turns"] / wall_s,
         "frames_per_token": result["token_frames"] / max(result["tokens"], 1),
         "wire_bytes_per_token": result["wire_bytes"] / max(result["tokens"], 1),
-        **_percentiles("first_token", result["ttft_us"]),
-        **_percentiles("turn", result["turn_us"]),
+        **percentiles("first_token", result["ttft_us"]),
+        **percentiles("turn", result["turn_us"]),
     }
     if load.interval_us:
         # As fast as it can, a token waits in full sockets, which is no delay of anybody's.
-        figures |= _percentiles("delay", result["lag_us"])
+        figures |= percentiles("delay", result["lag_us"])
     if load.churn_per_s:
-        figures |= _percentiles("ready", result["churn_us"])
+        figures |= percentiles("ready", result["churn_us"])
         figures["churn_failed"] = result["errors"]["churn"]
     return figures
 
 
-def _percentiles(name: str, measured: Mapping[str, float]) -> Figures:
+def percentiles(name: str, measured: Mapping[str, float]) -> Figures:
+    """Name the median and the 99th percentile of what was measured in microseconds."""
     return {f"{name}_{which}_ms": measured[which] / 1000 for which in ("p50", "p99")}
 
 
@@ -145,13 +146,15 @@ def _paid(result: Said, used: Usage) -> Figures:
     }
 
 
-def _refused(connected: Said) -> list[str]:
+def refused(connected: Said) -> list[str]:
+    """Say how many clients could not connect, if any."""
     if not connected["failed"]:
         return []
     return [f"{connected['failed']} clients could not connect: {connected['first_error']}"]
 
 
-def _wrong(result: Said) -> list[str]:
+def wrong(result: Said) -> list[str]:
+    """Say what was wrong on the clients, if anything."""
     if result["ok"]:
         return []
     counts = {name: count for name, count in result["errors"].items() if count}

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,12 +51,19 @@ class Cpu:
 
 def cpu_of(pid: int) -> Cpu:
     """CPU time of a process and its children, threads that have ended included."""
-    parts = [_own_cpu(each) for each in _family(pid)]
+    _, *children = family(pid)
+    parts = [_own_cpu(pid), *filter(None, map(_cpu_of_child, children))]
     return Cpu(
         sum(part.total_s for part in parts),
         sum(part.user_s for part in parts),
         sum(part.system_s for part in parts),
     )
+
+
+def _cpu_of_child(pid: int) -> Cpu | None:
+    with suppress(OSError):  # that it has just ended
+        return _own_cpu(pid)
+    return None
 
 
 def _own_cpu(pid: int) -> Cpu:
@@ -69,7 +76,7 @@ def _own_cpu(pid: int) -> Cpu:
 
 def resident_kb(pid: int) -> int:
     """Resident memory of a process and its children, in KiB."""
-    return sum(map(_own_resident_kb, _family(pid)))
+    return sum(map(_own_resident_kb, family(pid)))
 
 
 def _own_resident_kb(pid: int) -> int:
@@ -78,10 +85,11 @@ def _own_resident_kb(pid: int) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("Rss:")), 0)
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
+    """List a process, its children and theirs."""
     children = Path(f"/proc/{pid}/task/{pid}/children")  # absent from a few kernels
     found = children.read_text().split() if children.exists() else []
-    return [pid, *(each for child in found for each in _family(int(child)))]
+    return [pid, *(each for child in found for each in family(int(child)))]
 
 
 def busy_cores_s() -> float:

@@ -204,7 +204,7 @@ def tables(lines: Sequence[Line], loads: Sequence[Load]) -> str:
                 (load.says, line.contender, *(show(line) for _, show in columns))
                 for load, line in chosen
             ]
-            parts.append(_markdown(head, rows))
+            parts.append(markdown(head, rows))
     parts.append(_ratio_table(lines, loads))
     return "\n\n".join(parts)
 
@@ -240,7 +240,7 @@ def _ratio_table(lines: Sequence[Line], loads: Sequence[Load]) -> str:
         if any((*others, *added)):
             rows.append((load.says, *map(_times, others), *map(_plus, added)))
     titles = [column[0] for column in (*_RATIO_COLUMNS, *_ADDED_COLUMNS)]
-    return _markdown(("the gateway beside", *titles), rows)
+    return markdown(("the gateway beside", *titles), rows)
 
 
 def _times(ratio: Spread | None) -> str:
@@ -253,7 +253,8 @@ def _plus(added: Spread | None) -> str:
     return NONE if added is None else f"{added.median:.2f}"
 
 
-def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Write a table."""
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
