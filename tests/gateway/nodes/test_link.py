@@ -391,3 +391,14 @@ async def test_what_is_no_url_is_refused_at_once(url: str) -> None:
     told: Any = refused.value
     assert "hunter2" not in str(told)
     assert told.__suppress_context__
+
+
+@pytest.mark.parametrize("turns_of_the_loop", range(0, 40, 4))
+async def test_a_link_closes_although_redis_goes_in_the_same_moment(
+    own_redis: RedisServer, redis_prefix: str, turns_of_the_loop: int
+) -> None:
+    with anyio.fail_after(10):
+        async with open_link(own_redis.url, prefix=redis_prefix, node="north"):
+            own_redis.kill()
+            for _ in range(turns_of_the_loop):
+                await anyio.lowlevel.checkpoint()

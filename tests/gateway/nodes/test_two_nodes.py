@@ -2,8 +2,10 @@
 
 import anyio
 import httpx
+import pytest
 
 from gateway.settings import Settings
+from storage.operations import MaybeStored, Operation
 from tests.gateway.harness import WITHIN_S, Gateway, call_of, in_process
 from tests.llm.scripted import ScriptedModel
 
@@ -193,3 +195,23 @@ async def test_without_its_broker_a_node_takes_nothing_new_and_says_so(
         refused = await tab.refused(type="chat", message="안녕", request_id="a1")
         assert (refused["code"], refused["retryable"]) == ("storage_error", True)
         assert (await tab.history())["messages"] == []
+
+
+async def test_a_deletion_whose_commit_was_never_heard_of_is_told_to_everybody(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = nodes
+    write = here.house.database.write
+
+    async def lose_the_answer(operation: Operation[object]) -> object:
+        outcome = await write(operation)
+        if getattr(operation, "__name__", "") == "remove":
+            raise MaybeStored("the connection was lost")
+        return outcome
+
+    monkeypatch.setattr(here.house.database, "write", lose_the_answer)
+    async with here.tab() as phone, there.tab(phone.session_id) as laptop:
+        deleted = await here.http.delete(f"/api/sessions/{phone.session_id}")
+        assert deleted.status_code == 204
+        assert await phone.closed() == 4504
+        assert await laptop.closed() == 4504
