@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import anyio
-from llm.admission import Place
 
 from gateway.brokers.base import Broker, Publisher, Ring
 from gateway.brokers.live import LiveTurn
@@ -15,6 +14,7 @@ from gateway.checkpoints import Checkpoints
 from gateway.errors import TurnTimeout, as_refusal
 from gateway.outcome import Outcome, start_event, turn_end
 from gateway.stopwatch import Stopwatch
+from llm.admission import Place
 from llm.circuit import Circuit
 from llm.client import (
     Driver,
