@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from gateway import visits
 from gateway.ask import Ask
 from gateway.checkpoints import Checkpoints
 from gateway.errors import as_refusal
@@ -16,13 +17,12 @@ from gateway.run import Opened, Ports, Run
 from llm.admission import Admission, Place, QueueFull
 from llm.circuit import CircuitOpen
 from llm.client import Generation
-from llm.prompt import ContextLimits, ContextTooLong
+from llm.prompt import ContextTooLong
 from protocol.errors import ErrorCode, Refusal
 from protocol.lifecycle import FIRST, OPEN, after
 from protocol.server_frames import Accepted, TurnStatus
 from protocol.text import count_words
-from storage import leases, sessions, turns
-from storage.context import context
+from storage import sessions, turns
 from storage.ids import new_message_id
 from storage.operations import MaybeStored, Operation, StorageError
 from storage.times import age_s
@@ -118,7 +118,7 @@ class Turns:
         if run is not None and turn in (None, run.turn.turn) and run.stop("cancelled"):
             number = run.turn.turn
         if self._node is not None:
-            asked = _ask_to_stop(session_id, turn or number, stopping=number is not None)
+            asked = visits.ask_to_stop(session_id, turn or number, stopping=number is not None)
             number = await self._database.write(asked)
             self._ports.broker.ask_to_look(session_id)
         if number is None:
@@ -212,7 +212,7 @@ class Turns:
             raise
         try:
             new = self._new_turn(ask, place)
-            opened = await self._database.write(_accept(new, self._context))
+            opened = await self._database.write(visits.accept(new, self._context))
         except BaseException:
             self._give_back(place)
             raise
@@ -304,7 +304,7 @@ class Turns:
         try:
             place = await self._admission.reserve(even_if_full=True)
             try:
-                opened = await self._database.write(_take_up(turn, self._context, self._node))
+                opened = await self._database.write(visits.take_up(turn, self._context, self._node))
             except BaseException:
                 place.release()
                 raise
@@ -347,32 +347,6 @@ class Turns:
             error = Refusal(ErrorCode.INTERRUPTED)
         words = count_words(turn.checkpoint)
         return Outcome(text=turn.checkpoint, total_tokens=words, error=error)
-
-
-def _ask_to_stop(session_id: str, turn: int | None, *, stopping: bool) -> Operation[int | None]:
-    """Store that a turn is to stop; with `stopping` it may have been stored already that it did."""
-    number = yield from leases.ask_to_stop(session_id, turn, why="cancelled")
-    if number is None and stopping and turn is not None:
-        return turn if (yield from turns.is_cancelled(session_id, turn)) else None
-    return number
-
-
-def _accept(new: NewTurn, limits: ContextLimits) -> Operation[Opened]:
-    turn = yield from turns.accept(new)
-    return (yield from _opened(turn, limits))
-
-
-def _take_up(turn: StoredTurn, limits: ContextLimits, node: str | None) -> Operation[Opened | None]:
-    taken = yield from turns.take_up(turn, node=node)
-    return (yield from _opened(taken, limits)) if taken else None
-
-
-def _opened(turn: StoredTurn, limits: ContextLimits) -> Operation[Opened]:
-    """Read what was said before a turn in the same visit to the database."""
-    before = yield from context(
-        turn.session_id, turn.turn, most=limits.max_exchanges, max_chars=limits.max_chars
-    )
-    return Opened(turn, before)
 
 
 def _resolve(answer: asyncio.Future[T], result: T) -> None:

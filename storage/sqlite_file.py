@@ -140,7 +140,7 @@ class _Thread:
         # wait neither stops the call nor lets another one in between.
         try:
             connection = self._connection
-            return cast(T, await connection._execute(call, connection._conn))  # type: ignore[no-untyped-call]
+            return cast(T, await connection._execute(call, connection._conn))  # type: ignore[no-untyped-call]  # private
         except sqlite3.Error as error:
             raise StorageError(str(error)) from error
 

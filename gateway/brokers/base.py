@@ -78,11 +78,8 @@ class Broker(Protocol):
     def live(self, session_id: str) -> LiveTurn | None:
         """Look up the open turn of a session."""
 
-    def is_watched(self, session_id: str) -> bool:
-        """Whether anybody here reads a session, or a turn of it is open here."""
-
     def watched(self) -> list[str]:
-        """List the sessions of which that is so."""
+        """List the sessions that somebody reads here, or of which a turn is open here."""
 
     def begin(self, session_id: str, turn: LiveTurn, look: Ring) -> Publisher:
         """Announce a turn, or another attempt of it, that is stored.

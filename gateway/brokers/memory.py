@@ -116,9 +116,6 @@ class MemoryBroker:
         channel = self._channels.get(session_id)
         return channel.live if channel else None
 
-    def is_watched(self, session_id: str) -> bool:
-        return session_id in self._channels
-
     def watched(self) -> list[str]:
         return list(self._channels)
 

@@ -136,9 +136,6 @@ class RedisBroker:
     def live(self, session_id: str) -> LiveTurn | None:
         return self._local.live(session_id)
 
-    def is_watched(self, session_id: str) -> bool:
-        return self._local.is_watched(session_id)
-
     def watched(self) -> list[str]:
         return self._local.watched()
 

@@ -234,7 +234,7 @@ def assert_nothing_is_left(gateway: Gateway, victims: list[Victim]) -> None:
     house = gateway.house
     assert (house.turns.running, house.admission.calls, house.admission.waiting) == (0, 0, 0)
     assert not house.connections
-    assert not any(house.broker.is_watched(victim.session_id) for victim in victims)
+    assert not any(victim.session_id in house.broker.watched() for victim in victims)
     messages = 2 * BYSTANDERS * TURNS_EACH
     counts = (BYSTANDERS, BYSTANDERS * TURNS_EACH, messages, messages)
     for table, count in zip(TABLES, counts, strict=True):

@@ -22,6 +22,7 @@ from gateway.app import create_app
 from gateway.house import House
 from gateway.server import GatewayServer
 from gateway.settings import Settings
+from storage.turns import NewTurn
 from tests.llm.scripted import Call, ScriptedModel
 
 WITHIN_S = 10.0
@@ -297,3 +298,24 @@ async def on_sockets(settings: Settings) -> AsyncIterator[Gateway]:
         async with httpx.AsyncClient(base_url=url, timeout=WITHIN_S, trust_env=False) as http:
             yield Gateway(http, server.app.state.house, _file(settings))
         server.stop()
+
+
+def new_turn(session_id: str, node: str | None = None) -> NewTurn:
+    """Make up a request as a gateway stores it, for a turn that nobody runs."""
+    return NewTurn(
+        session_id=session_id,
+        message="안녕",
+        replaces=None,
+        request_id=None,
+        fingerprint=None,
+        generation={
+            "max_new_tokens": 16,
+            "temperature": 1.0,
+            "do_sample": False,
+            "streamed": True,
+        },
+        status="running",
+        user_message_id=f"{session_id}-asks",
+        reply_message_id=f"{session_id}-replies",
+        node=node,
+    )

@@ -95,4 +95,4 @@ async def test_a_socket_that_leaves_is_forgotten(gateway: Gateway) -> None:
         assert len(gateway.house.connections) == 1
     await anyio.wait_all_tasks_blocked()
     assert not gateway.house.connections
-    assert not gateway.house.broker.is_watched(tab.session_id)
+    assert tab.session_id not in gateway.house.broker.watched()

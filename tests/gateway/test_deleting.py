@@ -44,7 +44,7 @@ async def test_deleting_in_the_middle_of_a_reply_leaves_no_orphans(
     assert nothing_is_left(gateway)
     assert gateway.house.turns.running == 0
     assert gateway.house.admission.calls == 0
-    assert not gateway.house.broker.is_watched(tab.session_id)
+    assert tab.session_id not in gateway.house.broker.watched()
 
 
 async def test_deleting_a_session_that_waits_leaves_no_orphans(
@@ -125,7 +125,7 @@ async def test_a_session_deleted_while_somebody_joins_is_gone_for_them_too(
         async with served.sse("GET", f"/api/sessions/{session_id}/events") as stream:
             assert (await stream.next("error"))["code"] == "session_not_found"
     await anyio.wait_all_tasks_blocked()
-    assert not served.house.broker.is_watched(session_id)
+    assert session_id not in served.house.broker.watched()
 
 
 async def test_other_sessions_go_on(gateway: Gateway, model: ScriptedModel) -> None:

@@ -11,8 +11,7 @@ import pytest
 from gateway.settings import Settings
 from gateway.turns import TAKE_UP_AT_ONCE
 from storage import turns
-from storage.turns import NewTurn
-from tests.gateway.harness import Gateway, Json, call_of, in_process, settings_for
+from tests.gateway.harness import Gateway, Json, call_of, in_process, new_turn, settings_for
 from tests.llm.scripted import ScriptedModel
 
 MANY = TAKE_UP_AT_ONCE + 1
@@ -223,25 +222,9 @@ async def test_every_turn_that_was_left_open_is_taken_up_however_many_there_are(
     settings: Settings, model: ScriptedModel
 ) -> None:
     async with in_process(settings) as gateway:
-        for number in range(MANY):
+        for _ in range(MANY):
             session_id = await gateway.new_session()
-            new = NewTurn(
-                session_id=session_id,
-                message="질문",
-                replaces=None,
-                request_id=None,
-                fingerprint=None,
-                generation={
-                    "max_new_tokens": 16,
-                    "temperature": 1.0,
-                    "do_sample": False,
-                    "streamed": True,
-                },
-                status="running",
-                user_message_id=f"asks-{number}",
-                reply_message_id=f"replies-{number}",
-            )
-            await gateway.house.database.write(turns.accept(new))
+            await gateway.house.database.write(turns.accept(new_turn(session_id)))
     async with in_process(settings) as gateway:
         assert gateway.house.turns.running == MANY
     assert gateway.rows("SELECT DISTINCT attempt FROM turns") == [(2,)]

@@ -12,8 +12,8 @@ from gateway.settings import Settings
 from storage import leases, turns
 from storage.operations import Operation, StorageError
 from storage.tables import leases as table_of_leases
-from storage.turns import NewTurn, StoredTurn
-from tests.gateway.harness import WITHIN_S, Gateway, Tab, call_of, in_process
+from storage.turns import StoredTurn
+from tests.gateway.harness import WITHIN_S, Gateway, Tab, call_of, in_process, new_turn
 from tests.llm.scripted import Call, ScriptedModel
 
 Nodes = tuple[Gateway, Gateway]
@@ -267,23 +267,3 @@ async def test_an_end_whose_commit_was_never_heard_of_is_stored_and_told_once(
 def all_lapse() -> Operation[None]:
     """Let as much time pass as a lease lasts."""
     yield update(table_of_leases).values(expires_at=0), {}
-
-
-def new_turn(session_id: str, node: str) -> NewTurn:
-    return NewTurn(
-        session_id=session_id,
-        message="안녕",
-        replaces=None,
-        request_id=None,
-        fingerprint=None,
-        generation={
-            "max_new_tokens": 16,
-            "temperature": 1.0,
-            "do_sample": False,
-            "streamed": True,
-        },
-        status="running",
-        user_message_id=f"{session_id}-asks",
-        reply_message_id=f"{session_id}-replies",
-        node=node,
-    )
