@@ -1,17 +1,22 @@
 """What becomes of a turn whose gateway was killed in the middle of it."""
 
 import asyncio
+import inspect
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import anyio
 import httpx
 import pytest
 
+from gateway import visits
 from llm.simulator.script import pieces_of
+from storage import turns
+from storage.operations import Operation
 from storage.sqlite_file import SqliteDatabase
 from tests.faults.killing import HAPPENS_WITHIN_S, World, kill, world
 from tests.faults.testimony import WitnessTab
@@ -137,16 +142,16 @@ async def test_a_running_turn_is_kept_about_once_a_second_and_never_for_each_tok
 
 
 class Gate:
-    """Keeps the writer from committing operations of one name, while it is shut."""
+    """Keeps the writer from committing operations of one kind, while it is shut."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._shut_for = ""
+        self._shut_for: CodeType | None = None
         self._open = anyio.Event()
         self.held = anyio.Event()
         commit = SqliteDatabase._commit
 
         async def commit_later(database: SqliteDatabase, batch: list[Any]) -> None:
-            if self._shut_for in {operation.gi_code.co_name for operation, _ in batch}:
+            if self._shut_for in {operation.gi_code for operation, _ in batch}:
                 self.held.set()
                 await self._open.wait()
             await commit(database, batch)
@@ -154,13 +159,14 @@ class Gate:
         monkeypatch.setattr(SqliteDatabase, "_commit", commit_later)
 
     @contextmanager
-    def shut(self, name: str) -> Iterator[None]:
+    def shut(self, operation: Callable[..., Operation[Any]]) -> Iterator[None]:
         """Keep them back until the block ends; `held` tells that one has come."""
-        self._shut_for, self._open, self.held = name, anyio.Event(), anyio.Event()
+        self._shut_for = inspect.unwrap(operation).__code__
+        self._open, self.held = anyio.Event(), anyio.Event()
         try:
             yield
         finally:
-            self._shut_for = ""
+            self._shut_for = None
             self._open.set()
 
 
@@ -177,14 +183,14 @@ async def test_nothing_is_announced_before_it_is_committed(
         gateway.tab() as tab,
         gateway.tab(tab.session_id) as other,
     ):
-        with gate.shut("_accept"):
+        with gate.shut(visits.accept):
             await tab.send(type="chat", message="질문", request_id="r1")
             await gate.held.wait()
             assert [frame["type"] for frame in await other.settle()] == ["pong", "pong"]
         assert (await tab.receive())["type"] == "accepted"
         assert (await other.next("start"))["attempt"] == 1
         call = await call_of(model)
-        with gate.shut("end"):
+        with gate.shut(turns.end):
             await call.say("대답")
             await call.complete()
             await gate.held.wait()
@@ -207,7 +213,7 @@ async def test_a_next_attempt_is_committed_before_the_model_or_anybody_hears_of_
             await left.wait()
 
     async with anyio.create_task_group() as tasks:
-        with gate.shut("_take_up"):
+        with gate.shut(visits.take_up):
             tasks.start_soon(run)
             await gate.held.wait()
             before = model.connections
