@@ -1,0 +1,1 @@
+"""Who it is that asks: credentials, what they prove, and until when."""
