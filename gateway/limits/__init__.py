@@ -1,0 +1,1 @@
+"""How much anybody may ask for: by name, by address, and by what is open at once."""
