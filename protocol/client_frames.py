@@ -14,8 +14,8 @@ from protocol.chat import (
     TurnNumber,
 )
 from protocol.errors import ErrorCode, Refusal
-from protocol.invalid import parse_json, refusal, shown
-from protocol.text import storable
+from protocol.invalid import MAX_DEPTH, parse_json, refusal, shown
+from protocol.text import printable, storable
 
 MAX_HISTORY = 1_000
 HistoryLimit = Annotated[int, Field(ge=1, le=MAX_HISTORY)]
@@ -99,13 +99,13 @@ _SHORTHANDS = {
 }
 
 
-def parse_client_frame(text: str) -> ClientFrame:
-    """Read one text frame.
+def parse_client_frame(text: str, *, max_depth: int = MAX_DEPTH) -> ClientFrame:
+    """Read one text frame, nested at most so deeply.
 
     Raises `Refusal`: `bad_json`, `unknown_type`, `message_too_long`, or `bad_frame` with the
     name of each field at fault. The refusal carries the frame's `request_id` where it has one.
     """
-    fields = _json_fields(text) if text.startswith("{") else _typed_fields(text)
+    fields = _json_fields(text, max_depth) if text.startswith("{") else _typed_fields(text)
     request_id = _usable_request_id(fields.get("request_id"))
     kind = fields.get("type")
     model = _MODELS.get(kind) if isinstance(kind, str) else None
@@ -118,9 +118,9 @@ def parse_client_frame(text: str) -> ClientFrame:
         raise refusal(error, request_id=request_id) from None
 
 
-def _json_fields(text: str) -> dict[str, Any]:
+def _json_fields(text: str, max_depth: int) -> dict[str, Any]:
     # Text that starts with a brace and parses is an object: nothing else starts so.
-    fields: dict[str, Any] = parse_json(text)
+    fields: dict[str, Any] = parse_json(text, max_depth=max_depth)
     return fields
 
 
@@ -133,7 +133,7 @@ def _typed_fields(text: str) -> dict[str, Any]:
     if name not in _SHORTHANDS:
         raise Refusal(
             ErrorCode.UNKNOWN_TYPE,
-            f"There is no /{storable(name[:20])}; known are /{', /'.join(_SHORTHANDS)}. "
+            f"There is no /{printable(name[:20])}; known are /{', /'.join(_SHORTHANDS)}. "
             "A message that begins with a slash is sent with two.",
         )
     if not argument:

@@ -9,17 +9,20 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from protocol.errors import ErrorCode, Refusal
-from protocol.text import storable
+from protocol.text import printable, storable
 
 MAX_DEPTH = 64
 """So many objects and lists may hold a value, one in another; pydantic gives up at 255."""
 
+MAX_FINDINGS = 10
+"""So many fields at fault are named: more than any frame or body has."""
+
 _SHOWN_CHARS = 60
+_NAMED_CHARS = 100
 _SECRET = {"token"}
-_TOO_DEEP = f"This JSON is nested more than {MAX_DEPTH} levels deep."
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     """Read JSON; raise `Refusal` (`bad_json`) for anything RFC 8259 does not allow.
 
     Nor may it be nested too deeply, or hold a number that is no finite one. Lone surrogates in
@@ -36,24 +39,35 @@ def parse_json(text: str | bytes) -> Any:
     except ValueError:
         raise Refusal(ErrorCode.BAD_JSON) from None
     except RecursionError:
-        raise Refusal(ErrorCode.BAD_JSON, _TOO_DEEP) from None
-    if _is_too_deep(value):
-        raise Refusal(ErrorCode.BAD_JSON, _TOO_DEEP)
+        raise _too_deep(max_depth) from None
+    if _is_too_deep(value, max_depth):
+        raise _too_deep(max_depth)
     return value
 
 
 def refusal(error: ValidationError, *, request_id: str | None = None) -> Refusal:
-    """Turn pydantic's findings into one refusal that names every field at fault."""
+    """Turn pydantic's findings into one refusal that names the fields at fault.
+
+    What it says is printable and of bounded length, whatever was given and however much.
+    """
     findings = error.errors(include_url=False, include_context=False)
-    return Refusal(_code(findings), "; ".join(map(_sentence, findings)), request_id=request_id)
+    says = "; ".join(map(_sentence, findings[:MAX_FINDINGS]))
+    if len(findings) > MAX_FINDINGS:
+        says += f"; and {len(findings) - MAX_FINDINGS} more"
+    return Refusal(_code(findings), says, request_id=request_id)
 
 
 def shown(given: Any) -> str:
     """Quote what was given as JSON, or tell its length where that is too long to be shown."""
     if isinstance(given, str) and len(given) > _SHOWN_CHARS:
         return f"{len(given)} characters"
-    quoted = storable(json.dumps(given, default=str, ensure_ascii=False))
-    return quoted if len(quoted) <= _SHOWN_CHARS else quoted[:_SHOWN_CHARS] + "…"
+    return _short(json.dumps(given, default=str, ensure_ascii=False), _SHOWN_CHARS)
+
+
+def _short(text: str, max_chars: int) -> str:
+    # Cut before it is made printable too: there may be very much of it.
+    text = printable(storable(text[: max_chars + 1]))
+    return text if len(text) <= max_chars else text[:max_chars] + "…"
 
 
 def _refuse_constant(name: str) -> None:
@@ -67,10 +81,14 @@ def _finite(digits: str) -> float:
     return number
 
 
-def _is_too_deep(value: Any) -> bool:
+def _too_deep(max_depth: int) -> Refusal:
+    return Refusal(ErrorCode.BAD_JSON, f"This JSON is nested more than {max_depth} levels deep.")
+
+
+def _is_too_deep(value: Any, max_depth: int) -> bool:
     # Level by level and not by recursion, which is what a deep value is meant to exhaust.
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(max_depth + 1):
         level = [child for value in level for child in _children(value)]
         if not level:
             return False
@@ -91,7 +109,7 @@ def _code(findings: list[ErrorDetails]) -> ErrorCode:
 
 
 def _sentence(finding: ErrorDetails) -> str:
-    field = ".".join(map(str, finding["loc"])) or "body"
+    field = _short(".".join(map(str, finding["loc"])), _NAMED_CHARS) or "body"
     says = finding["msg"][:1].lower() + finding["msg"][1:]
     if finding["type"] == "model_type":
         says = "input should be an object"  # pydantic would name the class

@@ -1,6 +1,5 @@
 """Bodies of the REST calls: those of the original specification, with additions only."""
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, JsonValue
@@ -13,7 +12,15 @@ from protocol.text import storable
 
 
 def _storable_json(value: Any) -> Any:
-    return json.loads(storable(json.dumps(value, ensure_ascii=False)))
+    # By recursion, for what has been read is nested no deeper than `MAX_DEPTH`.
+    match value:
+        case str():
+            return storable(value)
+        case dict():
+            return {storable(name): _storable_json(inner) for name, inner in value.items()}
+        case list():
+            return [_storable_json(inner) for inner in value]
+    return value
 
 
 class CreateSession(Model):
@@ -29,6 +36,27 @@ class Session(Model):
     created_at: str
     last_accessed: str
     metadata: dict[str, Any]
+
+
+class SessionsQuery(Model):
+    """The query of `GET /api/sessions`; with `before`, those that are older than that session."""
+
+    limit: HistoryLimit | None = None
+    before: Text | None = None
+
+
+class SessionList(Model):
+    """The caller's own sessions, the newest first; `next_before` asks for the next page."""
+
+    sessions: list[Session]
+    next_before: str | None
+
+
+class TicketReply(Model):
+    """What opens one connection, once, instead of the caller's credentials."""
+
+    ticket: str
+    expires_in_s: float
 
 
 class ChatRequest(ChatFields):
@@ -118,7 +146,7 @@ class Problem(Model):
     title: str
     status: int
     detail: str
-    code: ErrorCode | Literal["not_found", "method_not_allowed", "body_too_large"]
+    code: ErrorCode | Literal["forbidden", "not_found", "method_not_allowed", "body_too_large"]
     retryable: bool
     retry_after_ms: int | None = omitted_if_none()
     turn: int | None = omitted_if_none()

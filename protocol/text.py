@@ -4,6 +4,7 @@ Lone surrogates cannot be encoded as UTF-8 and NUL cannot be stored by PostgreSQ
 U+FFFD here, before any offset is counted, so that offsets mean the same everywhere afterwards.
 """
 
+import json
 import re
 
 REPLACEMENT = "\ufffd"
@@ -23,6 +24,16 @@ def storable(text: str) -> str:
     if text.isascii() and "\0" not in text:
         return text
     return _PAIR_OR_UNSTORABLE.sub(_mend, text)
+
+
+def printable(text: str) -> str:
+    """Write what a terminal would obey or hide as JSON escapes it: line ends, colours, overrides.
+
+    For text of a stranger's within a sentence of ours, which may end up in a log.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 class Storable:
