@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from gateway.auth.api_keys import ApiKey, append_line, check_name, new_key
 from gateway.logging import set_up_logging
-from gateway.rest import VERSION
 from gateway.server import CannotStart, cannot_listen, serve
 from gateway.settings import BadSettings, database_place, load_settings
+from gateway.status import VERSION
 from llm.simulator import SimulatorSettings, run_simulator
 from llm.simulator.faults import MAX_MS
 from storage.copying import Copied, copy_sessions
@@ -95,6 +96,35 @@ def _tell(copied: Copied) -> None:
     print(f"{copied.copied} …", file=sys.stderr)
 
 
+def _create_key(options: argparse.Namespace) -> int:
+    key, kept = new_key(options.name)
+    if options.file is None:
+        print(
+            f"What to add to API_KEYS, or as a line to API_KEYS_FILE: {kept.line}", file=sys.stderr
+        )
+    else:
+        _append(options.file, kept)
+    # By itself, so that a script can take it; and last: what it shows does open the gateway.
+    print(key)
+    return 0
+
+
+def _append(file: Path, kept: ApiKey) -> None:
+    try:
+        append_line(file, kept)
+    except OSError as error:
+        raise CannotStart(f"{file} cannot be written: {error.strerror}") from None
+    print(f"Its line was added to {file}; the key itself is shown this once:", file=sys.stderr)
+
+
+def _key_name(text: str) -> str:
+    try:
+        check_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}, given {text!r}") from None
+    return text
+
+
 def _port(text: str) -> int:
     if text.isascii() and text.isdecimal() and int(text) <= MAX_PORT:
         return int(text)
@@ -128,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     copy.set_defaults(command=_copy)
     copy.add_argument("source", help="where they are, written as in DATABASE_URL")
     copy.add_argument("target", help="where they are to be, likewise")
+    _add_key_command(commands.add_parser("key", help="make API keys"))
     simulator = commands.add_parser("simulate", help="run the simulated model server alone")
     simulator.set_defaults(command=_simulate)
     simulator.add_argument("--host", default="127.0.0.1", help="(default: %(default)s)")
@@ -145,6 +176,18 @@ def _parser() -> argparse.ArgumentParser:
         help="before the first (default: %(default)s)",
     )
     return parser
+
+
+def _add_key_command(key: argparse.ArgumentParser) -> None:
+    commands = key.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    create = commands.add_parser(
+        "create",
+        help="make a key, and show it once",
+        description="Make an API key and print it; the gateway keeps its digest alone.",
+    )
+    create.set_defaults(command=_create_key)
+    create.add_argument("name", type=_key_name, metavar="NAME", help="whose it is")
+    create.add_argument("--file", type=Path, metavar="PATH", help="add its line to this file")
 
 
 if __name__ == "__main__":

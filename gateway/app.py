@@ -1,11 +1,9 @@
 """The application: its parts, their lifetimes, its routes."""
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -13,16 +11,27 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route, WebSocketRoute
 
-from gateway import rest
+from gateway import rest, status
+from gateway.auth.authenticator import Authenticator
+from gateway.auth.opening import Chore, open_authenticator
+from gateway.auth.tickets import MemoryTickets, Tickets
 from gateway.brokers.base import Broker
 from gateway.brokers.memory import MemoryBroker
+from gateway.chores import chores
+from gateway.entrance import Entrance
+from gateway.guard import Gate, guarded, on_mistake
 from gateway.health import Probe
+from gateway.hosts import Hosts
 from gateway.house import House
-from gateway.nodes.keeper import Keeper
+from gateway.limits.addresses import Proxies
+from gateway.limits.allowance import Allowance, AskLimits
+from gateway.limits.buckets import Buckets, MemoryBuckets, Rate
+from gateway.limits.occupancy import Occupancy, Seats
+from gateway.nodes.away import BrokerAway
 from gateway.origins import Cors, Origins
 from gateway.problems import on_client_gone, on_error, on_http_error
 from gateway.run import Ports, TurnLimits
-from gateway.settings import Settings
+from gateway.settings import BadSettings, Settings
 from gateway.turns import Retries, Turns
 from gateway.websocket import PATH, websocket_endpoint
 from llm.admission import Admission
@@ -33,65 +42,68 @@ from llm.prompt import ContextLimits
 from llm.queue import Queue
 from llm.simulator import SimulatorSettings, serve_simulator
 from protocol.errors import Refusal
-from storage import sessions
 from storage.database import Database, open_database
 from storage.migrations import migrate
 from storage.operations import StorageError
-from storage.times import rfc3339
 
-log = logging.getLogger(__name__)
-
-SWEEP_EVERY_S = 3_600.0
 ALL = 2**31 - 1
 
 ROUTES = [
-    Route("/", rest.index),
+    Route("/", status.index),
     # The server leads there past the layers (`short_cut`); who mounts the application comes here.
     WebSocketRoute(PATH, websocket_endpoint),
-    Route("/api/sessions", rest.create_session, methods=["POST"]),
-    Route("/api/sessions/{session_id}", rest.session, methods=["GET", "DELETE"]),
-    Route("/api/sessions/{session_id}/messages", rest.get_messages),
-    Route("/api/sessions/{session_id}/events", rest.get_events),
-    Route("/api/sessions/{session_id}/cancel", rest.cancel, methods=["POST"]),
-    Route("/api/chat", rest.chat, methods=["POST"]),
-    Route("/api/chat/stream", rest.chat_stream, methods=["POST"]),
-    Route("/api/health", rest.health),
-    Route("/readyz", rest.readiness),
+    Route("/api/sessions", guarded(rest.all_sessions), methods=["GET", "POST"]),
+    Route("/api/sessions/{session_id}", guarded(rest.session), methods=["GET", "DELETE"]),
+    Route("/api/sessions/{session_id}/messages", guarded(rest.get_messages)),
+    Route("/api/sessions/{session_id}/events", guarded(rest.get_events, by_ticket=True)),
+    Route("/api/sessions/{session_id}/cancel", guarded(rest.cancel), methods=["POST"]),
+    Route("/api/chat", guarded(rest.chat), methods=["POST"]),
+    Route("/api/chat/stream", guarded(rest.chat_stream), methods=["POST"]),
+    Route("/api/tickets", guarded(rest.create_ticket), methods=["POST"]),
+    Route("/api/health", status.health),
+    Route("/readyz", status.readiness),
+    Route("/openapi.json", status.openapi_document),
 ]
 
 
 def create_app(settings: Settings) -> Starlette:
     """Compose the gateway; nothing is opened before its lifespan begins."""
     origins = Origins(settings.cors_origins, host=settings.host)
+    hosts = Hosts(settings.allowed_hosts, host=settings.host)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with open_house(settings, origins) as house:
+        async with open_house(settings, origins, hosts) as house:
             app.state.house = house
             yield
 
     return Starlette(
         routes=ROUTES,
         lifespan=lifespan,
-        middleware=[Middleware(Cors, origins=origins)],
+        middleware=[
+            Middleware(Gate, origins=origins, hosts=hosts),
+            Middleware(Cors, origins=origins),
+        ],
         exception_handlers={
             HTTPException: on_http_error,
             Refusal: on_error,
             StorageError: on_error,
+            BrokerAway: on_error,
             ClientDisconnect: on_client_gone,
-            Exception: on_error,
+            Exception: on_mistake,
         },
     )
 
 
 @asynccontextmanager
-async def open_house(settings: Settings, origins: Origins) -> AsyncIterator[House]:
-    """Open everything in order, and close it in the opposite one."""
+async def open_house(settings: Settings, origins: Origins, hosts: Hosts) -> AsyncIterator[House]:
+    """Open everything in order, and close it in the opposite one; raises `BadSettings`, too."""
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(_database(settings))
         await migrate(database)
         driver = await stack.enter_async_context(_driver(settings))
         around = await stack.enter_async_context(_surroundings(settings))
+        authenticator, watches = await stack.enter_async_context(_authenticator(settings, around))
         circuit = Circuit()
         news = asyncio.Event()
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
@@ -108,6 +120,7 @@ async def open_house(settings: Settings, origins: Origins) -> AsyncIterator[Hous
             admission=around.admission,
             defaults=_generation(settings),
             retries=Retries(settings.max_attempts, settings.rerun_within_s),
+            allowance=Allowance(_ask_limits(settings), around.buckets),
             tasks=tasks,
         )
         probe = Probe(driver=driver, circuit=circuit, admission=around.admission, database=database)
@@ -119,16 +132,26 @@ async def open_house(settings: Settings, origins: Origins) -> AsyncIterator[Hous
             admission=around.admission,
             turns=turns,
             probe=probe,
-            origins=origins,
+            entrance=Entrance(
+                authenticator=authenticator,
+                origins=origins,
+                hosts=hosts,
+                proxies=Proxies(settings.trusted_proxies),
+                occupancy=Occupancy(_seats(settings)),
+                buckets=around.buckets,
+                handshakes=Rate(settings.handshakes_per_minute),
+                sessions=Rate(settings.sessions_per_minute),
+            ),
         )
         if around.node is None:
             await turns.take_up(most=ALL)
-        chores = [tasks.create_task(chore) for chore in _chores(house, news)]
+        at_work = [tasks.create_task(chore) for chore in chores(house, news)]
+        at_work += [tasks.create_task(watch()) for watch in watches]
         try:
             yield house
         finally:
             await turns.drain(within_s=0)
-            for chore in chores:
+            for chore in at_work:
                 chore.cancel()
 
 
@@ -138,6 +161,8 @@ class Surroundings:
 
     broker: Broker
     admission: Admission
+    buckets: Buckets
+    tickets: Tickets
     node: str | None = None
 
 
@@ -145,34 +170,21 @@ class Surroundings:
 async def _surroundings(settings: Settings) -> AsyncIterator[Surroundings]:
     if not settings.shared:
         queue = Queue(max_calls=settings.max_calls, max_waiting=settings.llm_max_waiting)
-        yield Surroundings(MemoryBroker(), queue)
+        yield Surroundings(MemoryBroker(), queue, MemoryBuckets(), MemoryTickets())
         return
     # Only here: a gateway that is alone needs none of its packages.
     from gateway.nodes.membership import join
 
     async with join(settings) as member:
-        yield Surroundings(member.broker, member.admission, member.node)
+        yield Surroundings(
+            member.broker, member.admission, member.buckets, member.tickets, member.node
+        )
 
 
 def _database(settings: Settings) -> AbstractAsyncContextManager[Database]:
     if settings.shared:
         return open_database(settings.database_url, connections=settings.database_connections)
     return open_database(settings.database_path)
-
-
-def _chores(house: House, news: asyncio.Event) -> Iterator[Coroutine[object, object, None]]:
-    yield house.probe.run()
-    if house.node is not None:
-        keeper = Keeper(
-            node=house.node,
-            turns=house.turns,
-            broker=house.broker,
-            database=house.database,
-            news=news,
-        )
-        yield keeper.run()
-    if house.settings.session_timeout_hours:
-        yield _sweep(house)
 
 
 @asynccontextmanager
@@ -192,6 +204,51 @@ async def _driver(settings: Settings) -> AsyncIterator[Driver]:
         yield driver
 
 
+@asynccontextmanager
+async def _authenticator(
+    settings: Settings, around: Surroundings
+) -> AsyncIterator[tuple[Authenticator, list[Chore]]]:
+    async with AsyncExitStack() as stack:
+        try:
+            opened = await stack.enter_async_context(
+                open_authenticator(
+                    api_keys=settings.api_keys,
+                    api_keys_file=settings.api_keys_file,
+                    jwt_issuer=settings.jwt_issuer,
+                    jwt_audience=settings.jwt_audience,
+                    jwt_secret=settings.jwt_secret,
+                    jwt_public_key_file=settings.jwt_public_key_file,
+                    jwt_jwks_url=settings.jwt_jwks_url,
+                    allow_anonymous=settings.allow_anonymous,
+                    default_owner=settings.default_owner,
+                    tickets=around.tickets,
+                )
+            )
+        except ValueError as error:
+            name, _, says = str(error).partition(":")
+            raise BadSettings(f"{name.upper()}:{says}") from None
+        yield opened
+
+
+def _ask_limits(settings: Settings) -> AskLimits:
+    return AskLimits(
+        max_message_chars=settings.max_message_chars,
+        max_new_tokens=settings.max_reply_tokens,
+        messages_per_minute=settings.messages_per_minute,
+        max_open=settings.max_open_turns,
+        max_queued=settings.max_queued_turns,
+    )
+
+
+def _seats(settings: Settings) -> Seats:
+    return Seats(
+        total=settings.max_connections,
+        per_address=settings.max_connections_per_address,
+        per_principal=settings.max_connections_per_principal,
+        unauthenticated=settings.max_unauthenticated,
+    )
+
+
 def _generation(settings: Settings) -> Generation:
     return Generation(
         max_new_tokens=settings.default_max_tokens,
@@ -207,28 +264,3 @@ def _turn_limits(settings: Settings) -> TurnLimits:
         context=ContextLimits(settings.max_context_messages, settings.max_context_chars),
         system_prompt=settings.system_prompt,
     )
-
-
-async def _sweep(house: House) -> None:
-    """Delete, now and then, the sessions that nobody has used for long."""
-    lifetime = timedelta(hours=house.settings.session_timeout_hours)
-    while True:
-        await sweep(house.database, house, before=rfc3339(datetime.now(UTC) - lifetime))
-        await asyncio.sleep(SWEEP_EVERY_S)
-
-
-async def sweep(database: Database, house: House, *, before: str) -> None:
-    """Delete the sessions not used since a time; to be read, on any node, is to be used."""
-    try:
-        for session_id in house.broker.watched():
-            await database.write(sessions.note_use(session_id))
-        expired = await database.read(sessions.expired(before))
-    except StorageError as error:
-        log.warning("expired sessions could not be looked for: %s", error)
-        return
-    for session_id in expired:
-        try:
-            await house.turns.delete_session(session_id, unused_since=before)
-        except Refusal as refusal:
-            # Somebody uses it again, or another node was quicker; or storage is in trouble.
-            log.info("session %s is not deleted: %s", session_id, refusal)

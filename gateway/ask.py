@@ -5,8 +5,10 @@ import json
 from dataclasses import dataclass
 from typing import TypeVar
 
+from gateway.caller import Caller
 from llm.client import Generation
 from protocol.chat import ChatFields, GenerationFields, RegenerateFields
+from storage.claims import Claim
 
 GREEDY_BELOW = 0.01
 """A temperature below this means "always the likeliest": midm freezes on 0 with sampling."""
@@ -19,9 +21,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ask:
-    """What is asked; `message` None asks the question of turn `replaces` again."""
+    """What is asked; `message` None asks the question of turn `replaces` again.
 
-    session_id: str
+    `account` is what the caller's share is counted on; None is not counted.
+    """
+
+    claim: Claim
+    account: str | None
     message: str | None
     replaces: int | None
     request_id: str | None
@@ -29,10 +35,13 @@ class Ask:
     streamed: bool = True
 
     @classmethod
-    def chat(cls, session_id: str, chat: ChatFields, *, streamed: bool = True) -> "Ask":
+    def chat(
+        cls, caller: Caller, session_id: str, chat: ChatFields, *, streamed: bool = True
+    ) -> "Ask":
         """Ask a question, in place of another if it is an edit."""
         return cls(
-            session_id=session_id,
+            claim=caller.claim(session_id),
+            account=caller.account,
             message=chat.message,
             replaces=chat.replaces,
             request_id=chat.request_id,
@@ -41,10 +50,11 @@ class Ask:
         )
 
     @classmethod
-    def again(cls, session_id: str, regenerate: RegenerateFields) -> "Ask":
+    def again(cls, caller: Caller, session_id: str, regenerate: RegenerateFields) -> "Ask":
         """Ask the question of a turn again."""
         return cls(
-            session_id=session_id,
+            claim=caller.claim(session_id),
+            account=caller.account,
             message=None,
             replaces=regenerate.turn or LAST,
             request_id=regenerate.request_id,

@@ -13,9 +13,9 @@ from gateway.waiting import heard
 from protocol.cursor import Cursor
 from protocol.errors import ErrorCode, Refusal
 from protocol.server_frames import Frame
-from storage import log, sessions
+from storage import log
+from storage.claims import Claim
 from storage.database import Database
-from storage.operations import Operation
 
 _UNKNOWN = -1
 
@@ -28,13 +28,13 @@ class Reader:
     """
 
     __slots__ = (
-        *("cursor", "_session_id", "_channel", "_database", "_newest_stored", "_doubts"),
+        *("cursor", "_claim", "_channel", "_database", "_newest_stored", "_doubts"),
         *("_turn", "_told_queued", "_told_notices", "_told_asides"),
     )
 
     def __init__(
         self,
-        session_id: str,
+        claim: Claim,
         cursor: Cursor,
         *,
         channel: Channel,
@@ -42,7 +42,7 @@ class Reader:
         at_end: bool = False,
     ) -> None:
         self.cursor = cursor
-        self._session_id = session_id
+        self._claim = claim
         self._channel = channel
         self._database = database
         self._newest_stored = cursor.turn if at_end else _UNKNOWN
@@ -63,7 +63,7 @@ class Reader:
         if (frames := self.read_live()) is not None:
             return frames
         doubts = self._channel.doubts
-        frames = await self._database.read(_read_after(self._session_id, self.cursor))
+        frames = await self._database.read(log.read_after(self._claim, self.cursor))
         if not frames and self.cursor.ended:
             self._newest_stored, self._doubts = self.cursor.turn, doubts
         self._advance(frames)
@@ -153,23 +153,16 @@ class Reader:
                 return
 
 
-def _read_after(session_id: str, cursor: Cursor) -> Operation[list[Frame]]:
-    """Read the stored log; `Refusal` (`session_not_found`) if there is no such session any more."""
-    # An event stream joins before it watches; deleted in between, the broker had nobody to tell.
-    yield from sessions.get(session_id)
-    return (yield from log.read_after(session_id, cursor))
-
-
 async def follow(
-    session_id: str, cursor: Cursor, *, broker: Broker, database: Database, silence_s: float
+    claim: Claim, cursor: Cursor, *, broker: Broker, database: Database, silence_s: float
 ) -> AsyncGenerator[Frame | None, None]:
     """Yield everything after a cursor, as it comes, for ever; None after `silence_s` of nothing.
 
     Raises what `Reader.read` raises. Close the iterator when done with it.
     """
     news = asyncio.Event()
-    with broker.watch(session_id, news.set) as channel:
-        reader = Reader(session_id, cursor, channel=channel, database=database)
+    with broker.watch(claim.session_id, news.set) as channel:
+        reader = Reader(claim, cursor, channel=channel, database=database)
         while True:
             news.clear()
             frames = await reader.read()

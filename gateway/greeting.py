@@ -18,7 +18,11 @@ def greet(house: House, session_id: str, joined: Joined, *, created: bool) -> Re
         resumed=joined.resumed,
         cursor=str(joined.cursor),
         heartbeat_s=house.settings.heartbeat_s,
-        limits=Limits(max_frame_bytes=house.settings.max_frame_bytes),
+        limits=Limits(
+            max_frame_bytes=house.settings.max_frame_bytes,
+            max_message_chars=house.settings.max_message_chars,
+            max_new_tokens=house.settings.max_reply_tokens,
+        ),
         turn=_open_turn(house, session_id, joined),
     )
 

@@ -6,8 +6,8 @@ from typing import Protocol
 from starlette.requests import HTTPConnection
 
 from gateway.brokers.base import Broker
+from gateway.entrance import Entrance
 from gateway.health import Probe
-from gateway.origins import Origins
 from gateway.settings import Settings
 from gateway.turns import Turns
 from llm.admission import Admission
@@ -20,6 +20,9 @@ class Listener(Protocol):
 
     def say(self, frame: ServerFrame) -> None:
         """Send a frame that is no answer to anything."""
+
+    def check_rights(self) -> None:
+        """Close the connection if whoever has it may not have it any longer."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class House:
     admission: Admission
     turns: Turns
     probe: Probe
-    origins: Origins
+    entrance: Entrance
     connections: set[Listener] = field(default_factory=set)
 
 

@@ -34,7 +34,22 @@ def problem_response(
     response = _response(problem)
     if refusal.retry_after_ms is not None:
         response.headers["Retry-After"] = str(math.ceil(refusal.retry_after_ms / 1000))
+    if kind.status == HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = "Bearer"  # RFC 6750, section 3
     return response
+
+
+def forbidden(detail: str) -> Response:
+    """Say that somebody may not ask at all, from where they do."""
+    return _response(
+        Problem(
+            title=_title(HTTPStatus.FORBIDDEN),
+            status=HTTPStatus.FORBIDDEN,
+            detail=detail,
+            code="forbidden",
+            retryable=False,
+        )
+    )
 
 
 async def on_error(request: Request, error: Exception) -> Response:

@@ -1,102 +1,107 @@
 """The REST calls: parse, call one function, render."""
 
+import json
 from contextlib import aclosing
-from importlib.metadata import version
-from typing import Literal, TypeVar
 from uuid import uuid4
 
-from pydantic import BaseModel, ValidationError
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from gateway import sse
 from gateway.ask import Ask
+from gateway.auth.tickets import TICKET_S
+from gateway.caller import Caller
 from gateway.conversation import follow
 from gateway.errors import as_refusal
 from gateway.greeting import greet
 from gateway.house import House, house_of
 from gateway.problems import problem_response
+from gateway.replies import json_response, read_body, validated
 from protocol import rest
 from protocol.cursor import END, Cursor
 from protocol.errors import ErrorCode, Refusal
-from protocol.invalid import parse_json, refusal
 from protocol.server_frames import Error, Frame
 from storage import log as stored_log
 from storage import messages, sessions
-from storage.times import utc_now
-
-M = TypeVar("M", bound=BaseModel)
+from storage.claims import Claim
 
 MAX_PAGE_BYTES = 8 * 1024 * 1024
-VERSION = version("midm-chat-gateway")
-ENDPOINTS = {
-    "websocket": "GET /ws",
-    "sessions": {
-        "create": "POST /api/sessions",
-        "get": "GET /api/sessions/{session_id}",
-        "delete": "DELETE /api/sessions/{session_id}",
-        "messages": "GET /api/sessions/{session_id}/messages",
-        "events": "GET /api/sessions/{session_id}/events",
-        "cancel": "POST /api/sessions/{session_id}/cancel",
-    },
-    "chat": {"completion": "POST /api/chat", "stream": "POST /api/chat/stream"},
-    "health": "GET /api/health",
-    "readiness": "GET /readyz",
-}
 
 
-async def index(request: Request) -> Response:
-    """Say what this is and where things are."""
-    about = {"service": "midm-chat-gateway", "version": VERSION, "status": "running"}
-    return JSONResponse(about | {"endpoints": ENDPOINTS})
+# Of two methods on one path one function: the router answers any other method with an Allow that
+# names both.
 
 
-async def create_session(request: Request) -> Response:
-    """Begin a session."""
-    body = await _body(request, rest.CreateSession)
-    session = sessions.create(str(uuid4()), dict(body.metadata or {}))
-    return _json(await house_of(request).database.write(session), 201)
+async def all_sessions(request: Request, caller: Caller) -> Response:
+    """List the caller's sessions, or begin one."""
+    return await (create_session if request.method == "POST" else list_sessions)(request, caller)
 
 
-async def session(request: Request) -> Response:
+async def session(request: Request, caller: Caller) -> Response:
     """Tell of a session, or delete it."""
-    # One route for both: the router answers any other method with an Allow that names them all.
-    return await (delete_session if request.method == "DELETE" else get_session)(request)
+    return await (delete_session if request.method == "DELETE" else get_session)(request, caller)
 
 
-async def get_session(request: Request) -> Response:
-    """Tell of a session."""
-    session_id = _session_id(request)
+async def create_session(request: Request, caller: Caller) -> Response:
+    """Begin a session."""
+    body = await read_body(request, rest.CreateSession)
     house = house_of(request)
-    house.database.submit(sessions.note_use(session_id))
-    return _json(await house.database.read(sessions.get(session_id)))
+    metadata: dict[str, object] = {**(body.metadata or {})}
+    check_metadata(metadata, most=house.settings.max_metadata_bytes)
+    await house.entrance.open_session(caller)
+    begun = sessions.create(
+        str(uuid4()),
+        metadata,
+        owner=caller.principal.owner,
+        most=house.settings.max_sessions or None,
+    )
+    return json_response(await house.database.write(begun), 201)
 
 
-async def delete_session(request: Request) -> Response:
+async def list_sessions(request: Request, caller: Caller) -> Response:
+    """List the caller's sessions, the newest first."""
+    query = validated(rest.SessionsQuery, dict(request.query_params))
+    house = house_of(request)
+    if caller.principal.anonymous and not house.settings.on_loopback:
+        # All anonymous callers share one name: only by its id is a session one's own.
+        raise Refusal(ErrorCode.UNAUTHORIZED, "Only who has a name can list sessions.")
+    owner = caller.principal.owner
+    listed = sessions.owned(owner, limit=query.limit, before=query.before)
+    return json_response(await house.database.read(listed))
+
+
+async def get_session(request: Request, caller: Caller) -> Response:
+    """Tell of a session."""
+    claim = _claim(request, caller)
+    house = house_of(request)
+    house.database.submit(sessions.note_use(claim))
+    return json_response(await house.database.read(sessions.get(claim)))
+
+
+async def delete_session(request: Request, caller: Caller) -> Response:
     """Delete a session and all it holds."""
-    await house_of(request).turns.delete_session(_session_id(request))
+    await house_of(request).turns.delete_session(_claim(request, caller))
     return Response(status_code=204)
 
 
-async def get_messages(request: Request) -> Response:
+async def get_messages(request: Request, caller: Caller) -> Response:
     """Show a page of the history."""
-    query = _validated(rest.HistoryQuery, dict(request.query_params))
-    session_id = _session_id(request)
+    query = validated(rest.HistoryQuery, dict(request.query_params))
+    claim = _claim(request, caller)
     house = house_of(request)
-    house.database.submit(sessions.note_use(session_id))
+    house.database.submit(sessions.note_use(claim))
     page = await house.database.read(
         messages.page(
-            session_id,
+            claim,
             limit=query.limit,
             before=query.before,
             max_bytes=MAX_PAGE_BYTES,
             include_replaced=query.include == "replaced",
         )
     )
-    return _json(
+    return json_response(
         rest.Messages(
-            session_id=session_id,
+            session_id=claim.session_id,
             messages=page.messages,
             total_count=page.total_count,
             next_before=page.next_before,
@@ -105,97 +110,78 @@ async def get_messages(request: Request) -> Response:
     )
 
 
-async def chat(request: Request) -> Response:
+async def chat(request: Request, caller: Caller) -> Response:
     """Ask a question and wait for the whole reply."""
-    body = await _body(request, rest.ChatRequest)
+    body = await read_body(request, rest.ChatRequest)
     house = house_of(request)
-    accepted = await house.turns.accept(Ask.chat(body.session_id, body, streamed=False))
-    ending = await _ending(house, body.session_id, accepted.turn)
+    claim = caller.claim(body.session_id)
+    seat = house.entrance.sit(caller)
+    try:
+        ask = Ask.chat(caller, body.session_id, body, streamed=False)
+        accepted = await house.turns.accept(ask)
+        ending = await _ending(house, claim, accepted.turn)
+    finally:
+        seat.leave()
     if ending.type == "error":
         error = Error.model_validate_json(ending.text)
         said = Refusal(error.code, error.message, retry_after_ms=error.retry_after_ms)
         return problem_response(said, turn=error.turn, message_id=error.message_id)
-    reply = await house.database.read(messages.reply(body.session_id, accepted.turn))
+    house.entrance.check_rights(caller)
+    reply = await house.database.read(messages.reply(claim, accepted.turn))
     if reply is None:
         # Deleted in the moment after its end.
         raise Refusal(ErrorCode.SESSION_NOT_FOUND)
-    return _json(rest.ChatReply.model_validate(vars(reply)))
+    return json_response(rest.ChatReply.model_validate(vars(reply)))
 
 
-async def chat_stream(request: Request) -> Response:
+async def chat_stream(request: Request, caller: Caller) -> Response:
     """Ask a question and stream the reply."""
-    body = await _body(request, rest.ChatRequest)
+    body = await read_body(request, rest.ChatRequest)
     house = house_of(request)
-    accepted = await house.turns.accept(Ask.chat(body.session_id, body))
-    return sse.EventStream(sse.turn_events(house, body.session_id, accepted.turn))
+    seat = house.entrance.sit(caller)
+    try:
+        accepted = await house.turns.accept(Ask.chat(caller, body.session_id, body))
+    except BaseException:
+        seat.leave()
+        raise
+    claim = caller.claim(body.session_id)
+    return sse.EventStream(sse.turn_events(house, caller, claim, accepted.turn), seat)
 
 
-async def get_events(request: Request) -> Response:
+async def get_events(request: Request, caller: Caller) -> Response:
     """Stream a session's log from a cursor on."""
-    session_id = _session_id(request)
+    claim = _claim(request, caller)
     house = house_of(request)
     after = request.headers.get("last-event-id") or request.query_params.get("after")
-    house.database.submit(sessions.note_use(session_id))
-    joined = await house.database.read(stored_log.join(session_id, after))
-    ready = greet(house, session_id, joined, created=False)
+    house.database.submit(sessions.note_use(claim))
+    joined = await house.database.read(stored_log.join(claim, after))
+    ready = greet(house, claim.session_id, joined, created=False)
     if request.method == "HEAD":
         # The stream never ends: nobody would see it, and it would keep the connection.
         return Response(headers=sse.HEADERS, media_type="text/event-stream")
-    return sse.EventStream(sse.session_events(house, session_id, ready))
+    seat = house.entrance.sit(caller)
+    return sse.EventStream(sse.session_events(house, caller, ready), seat)
 
 
-async def cancel(request: Request) -> Response:
+async def cancel(request: Request, caller: Caller) -> Response:
     """Stop the open turn."""
-    body = await _body(request, rest.CancelRequest)
-    session_id = _session_id(request)
+    body = await read_body(request, rest.CancelRequest)
+    claim = _claim(request, caller)
     house = house_of(request)
-    await house.database.read(sessions.get(session_id))
-    return _json(rest.Cancelled(turn=await house.turns.cancel(session_id, body.turn)), 202)
+    await house.database.read(sessions.get(claim))
+    return json_response(rest.Cancelled(turn=await house.turns.cancel(claim, body.turn)), 202)
 
 
-async def health(request: Request) -> Response:
-    """Tell what works; 200 even where something does not."""
-    house = house_of(request)
-    model = await house.probe.model()
-    database_connected = await house.probe.database()
-    broker_connected = house.broker.ready and house.admission.ready
-    well = model.available and database_connected and broker_connected
-    return _json(
-        rest.Health(
-            status="healthy" if well else "degraded",
-            timestamp=utc_now(),
-            llm_server_available=model.available,
-            database_connected=database_connected,
-            broker_connected=broker_connected,
-            llm_server_busy=model.busy,
-            simulated=house.settings.simulated,
-            node=house.node,
-            database="postgresql" if house.settings.shared else "sqlite",
-            broker="redis" if house.settings.shared else "memory",
-            connections=len(house.connections),
-            running_turns=house.turns.running,
-            queued_turns=house.admission.waiting,
-            version=VERSION,
-        )
-    )
+async def create_ticket(request: Request, caller: Caller) -> Response:
+    """Give the caller what opens one connection in its name, once and soon."""
+    ticket = await house_of(request).entrance.authenticator.issue(caller.principal)
+    return json_response(rest.TicketReply(ticket=ticket, expires_in_s=TICKET_S), 201)
 
 
-async def readiness(request: Request) -> Response:
-    """Tell whether new work is welcome here: 200 or 503, for whoever spreads it over nodes."""
-    house = house_of(request)
-    works: dict[Literal["broker", "database", "draining"], bool] = {
-        "broker": house.broker.ready and house.admission.ready,
-        "database": await house.probe.database(),
-        "draining": not house.turns.draining,
-    }
-    missing = [name for name, well in works.items() if not well]
-    return _json(rest.Readiness(ready=not missing, missing=missing), 503 if missing else 200)
-
-
-async def _ending(house: House, session_id: str, turn: int) -> Frame:
+async def _ending(house: House, claim: Claim, turn: int) -> Frame:
     """Wait until a turn is over, or cannot be ended now."""
     frames = follow(
-        session_id,
+        claim,
         Cursor(turn - 1, 0, END),
         broker=house.broker,
         database=house.database,
@@ -208,31 +194,13 @@ async def _ending(house: House, session_id: str, turn: int) -> Frame:
     raise as_refusal(RuntimeError("a log ended"))
 
 
-def _session_id(request: Request) -> str:
-    session_id: str = request.path_params["session_id"]
-    return session_id
+def check_metadata(metadata: dict[str, object], *, most: int) -> None:
+    """Let metadata of so many bytes of JSON pass; raises `Refusal` (`bad_frame`)."""
+    size = len(json.dumps(metadata, ensure_ascii=False).encode())
+    if size > most:
+        text = f"metadata: at most {most} bytes of JSON are allowed, given {size}"
+        raise Refusal(ErrorCode.BAD_FRAME, text)
 
 
-async def _body(request: Request, model: type[M]) -> M:
-    """Read and validate a body; an empty one, or null, is an empty object."""
-    limit = house_of(request).settings.max_body_bytes
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise HTTPException(413, f"The body is larger than {limit} bytes.")
-        parts.append(part)
-    data = b"".join(parts)
-    return _validated(model, parse_json(data) if data.strip() else None)
-
-
-def _validated(model: type[M], given: object) -> M:
-    try:
-        return model.model_validate({} if given is None else given)
-    except ValidationError as error:
-        raise refusal(error) from None
-
-
-def _json(body: BaseModel, status: int = 200) -> Response:
-    return Response(body.model_dump_json(), status, media_type="application/json")
+def _claim(request: Request, caller: Caller) -> Claim:
+    return caller.claim(request.path_params["session_id"])

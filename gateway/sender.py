@@ -7,6 +7,7 @@ from contextlib import suppress
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.conversation import Reader
+from gateway.entrance import NoRoom
 from gateway.errand import Errand
 from gateway.errors import as_refusal
 from gateway.sockets import socket_of
@@ -72,6 +73,7 @@ class Sender:
     def close(self, code: CloseCode) -> None:
         """Send the answers that are due, then close the socket."""
         self._closing = self._closing or code
+        self._peer = None  # nothing is sent at once any more: a task sees to the rest
         self.ring()
 
     @property
@@ -211,8 +213,13 @@ class Sender:
 def close_code(refusal: Refusal) -> CloseCode:
     """Say by the close code what a connection that cannot go on is to do next."""
     match refusal.code:
+        case ErrorCode.UNAUTHORIZED:
+            return CloseCode.UNAUTHORIZED
         case ErrorCode.SESSION_NOT_FOUND:
             return CloseCode.SESSION_GONE
+        case ErrorCode.RATE_LIMITED:
+            whose = isinstance(refusal, NoRoom)
+            return CloseCode.TOO_MANY_CONNECTIONS if whose else CloseCode.RATE_LIMITED
         case ErrorCode.SHUTTING_DOWN:
             return CloseCode.RESTART
         case ErrorCode.INTERNAL:

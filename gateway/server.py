@@ -37,9 +37,9 @@ class CannotStart(Exception):
 class GatewayServer(uvicorn.Server):
     """Drains before it stops: uvicorn alone closes every socket the moment it is told to."""
 
-    def __init__(self, settings: Settings, limits: PeerLimits = PeerLimits()) -> None:  # noqa: B008 - frozen
+    def __init__(self, settings: Settings, limits: PeerLimits | None = None) -> None:
         self.settings = settings
-        self.limits = limits
+        self.limits = limits = limits or _peer_limits(settings)
         self.app = create_app(settings)
         super().__init__(_config(self.app, settings, limits))
         self.listening = asyncio.Event()
@@ -107,6 +107,14 @@ class GatewayServer(uvicorn.Server):
 def serve(settings: Settings) -> None:
     """Run the gateway until it is told to stop; raises `CannotStart`."""
     GatewayServer(settings).run()
+
+
+def _peer_limits(settings: Settings) -> PeerLimits:
+    return PeerLimits(
+        head_s=settings.header_timeout_s,
+        body_s=settings.body_timeout_s,
+        max_head_bytes=settings.max_header_bytes,
+    )
 
 
 def _bound(settings: Settings, limits: PeerLimits) -> list[socket.socket]:
@@ -184,8 +192,22 @@ def _say_hello(settings: Settings, port: int) -> None:
         log.info("broker: %s", without_password(settings.broker_url))
     else:
         log.info("database: %s", settings.database_path.absolute())
+    log.info("access: %s", _access(settings))
+    if settings.allow_anonymous and not (settings.on_loopback or settings.allowed_hosts):
+        log.warning("ALLOWED_HOSTS is not set: pages of any name may use this gateway")
     log.info("listening on http://%s", at)
     log.info("try it: npx wscat -c ws://%s/ws  and type 안녕하세요", at)
+
+
+def _access(settings: Settings) -> str:
+    ways = []
+    if settings.api_keys or settings.api_keys_file:
+        ways.append("API keys")
+    if settings.jwt_issuer:
+        ways.append(f"tokens of {settings.jwt_issuer}")
+    if not ways or settings.allow_anonymous:
+        ways.append("anonymous" if not settings.on_loopback else "anonymous, on this machine alone")
+    return "; ".join(ways)
 
 
 def without_password(url: str) -> str:

@@ -4,15 +4,18 @@ The names are those of the original backend where it has them. The README docume
 test holds the two together.
 """
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from gateway.access_settings import AccessSettings
+from gateway.limit_settings import LimitSettings
 from llm.midm import server_url
 from llm.prompt import DEFAULT_SYSTEM_PROMPT
 from protocol.chat import MAX_NEW_TOKENS, MAX_TEMPERATURE
@@ -24,6 +27,9 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 REDIS = ("redis://", "rediss://", "unix://")
 
+# A URL may hold a password; one that cannot be read may hold it anywhere.
+_SECRET = ("api_keys", "jwt_secret", "llm_server_url")
+
 MIN_SESSION_HOURS = 24
 """The original's web client breaks when the session it remembers is gone."""
 
@@ -32,17 +38,15 @@ class BadSettings(Exception):
     """A setting cannot be used; the text is one line that says which and why."""
 
 
-class Settings(BaseSettings):
+class Settings(AccessSettings, LimitSettings, BaseSettings):
     """How a gateway is run."""
 
     model_config = SettingsConfigDict(
         env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True
     )
 
-    host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     debug: bool = False
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
 
     database_url: str = "chatbot.db"
     database_connections: Annotated[int, Field(ge=2, le=1_000)] = 10
@@ -73,24 +77,6 @@ class Settings(BaseSettings):
     drain_seconds: Annotated[float, Field(ge=0, le=86_400)] = 20
 
     heartbeat_s: Seconds = 25
-    max_frame_bytes: Annotated[int, Field(ge=4_096)] = 512 * 1024
-    max_body_bytes: Annotated[int, Field(ge=4_096)] = 512 * 1024
-
-    @field_validator("cors_origins", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        return tuple(origin.strip().rstrip("/") for origin in value.split(",") if origin.strip())
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in value:
-            parts = urlsplit(origin)
-            if origin != "*" and (parts.scheme not in ("http", "https") or parts.path):
-                raise ValueError(f"{origin} is no origin such as https://chat.example.org")
-        return value
 
     @field_validator("llm_server_url")
     @classmethod
@@ -133,6 +119,12 @@ class Settings(BaseSettings):
             _check_broker(self.broker_url)
         else:
             _ = self.database_path
+        return self
+
+    @model_validator(mode="after")
+    def _says_no_more_than_it_may(self) -> Self:
+        if self.default_max_tokens > self.max_reply_tokens:
+            raise ValueError("default_max_tokens: should not be more than MAX_REPLY_TOKENS")
         return self
 
     @property
@@ -219,9 +211,14 @@ def _file_of(url: str) -> Path:
 def _sentence(finding: ErrorDetails) -> str:
     said = finding["msg"].removeprefix("Value error, ")
     if not finding["loc"]:
-        return said.replace("database_url", "DATABASE_URL").replace("broker_url", "BROKER_URL")
-    name = str(finding["loc"][0]).upper()
-    return f"{name}: {said[:1].lower()}{said[1:]}, given {str(finding['input'])[:80]!r}"
+        return _NAMED.sub(lambda found: found[0].upper(), said)
+    name = str(finding["loc"][0])
+    says = f"{name.upper()}: {said[:1].lower()}{said[1:]}"
+    return says if name in _SECRET else f"{says}, given {str(finding['input'])[:80]!r}"
+
+
+_NAMED = re.compile(rf"\b({'|'.join(name for name in Settings.model_fields if '_' in name)})\b")
+"""Settings that an error speaks of; it knows them by the names they have in code."""
 
 
 def _one_of(beginnings: tuple[str, ...]) -> str:

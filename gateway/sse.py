@@ -4,14 +4,18 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
+from gateway.caller import Caller
 from gateway.conversation import follow
 from gateway.errors import as_refusal
 from gateway.house import House
+from gateway.limits.occupancy import Seat
 from protocol.cursor import END, Cursor
 from protocol.errors import ErrorCode, Refusal
 from protocol.server_frames import Error, Frame, Ready
 from protocol.sse import comment, encode
+from storage.claims import Claim
 
 KEEP_ALIVE_S = 15.0
 DONE = encode("[DONE]")
@@ -21,16 +25,26 @@ _STREAM_ERROR = "Stream error: "
 
 
 class EventStream(StreamingResponse):
-    """A response whose body is an endless generator of encoded events."""
+    """A response whose body is an endless generator of encoded events; it keeps a seat."""
 
-    def __init__(self, events: AsyncIterator[bytes]) -> None:
+    def __init__(self, events: AsyncIterator[bytes], seat: Seat) -> None:
         super().__init__(events, headers=HEADERS, media_type="text/event-stream")
+        self._seat = seat
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events until they end or the client leaves."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._seat.leave()
 
 
-async def turn_events(house: House, session_id: str, turn: int) -> AsyncGenerator[bytes, None]:
+async def turn_events(
+    house: House, caller: Caller, claim: Claim, turn: int
+) -> AsyncGenerator[bytes, None]:
     """Tell one turn from its beginning to its end, then `[DONE]`."""
     begun = False
-    frames = _followed(house, session_id, Cursor(turn - 1, 0, END))
+    frames = _followed(house, caller, claim, Cursor(turn - 1, 0, END))
     async with aclosing(frames):
         async for frame in frames:
             if frame is None:
@@ -46,25 +60,23 @@ async def turn_events(house: House, session_id: str, turn: int) -> AsyncGenerato
     yield DONE
 
 
-async def session_events(
-    house: House, session_id: str, ready: Ready
-) -> AsyncGenerator[bytes, None]:
+async def session_events(house: House, caller: Caller, ready: Ready) -> AsyncGenerator[bytes, None]:
     """Tell a session's log from a cursor on, until the client leaves or the session is gone."""
     yield _encoded(ready.frame())
     cursor = Cursor.parse(ready.cursor)
     assert cursor is not None  # noqa: S101
-    frames = _followed(house, session_id, cursor)
+    frames = _followed(house, caller, caller.claim(ready.session_id), cursor)
     async with aclosing(frames):
         async for frame in frames:
             yield comment("waiting") if frame is None else _encoded(frame)
 
 
 async def _followed(
-    house: House, session_id: str, cursor: Cursor
+    house: House, caller: Caller, claim: Claim, cursor: Cursor
 ) -> AsyncGenerator[Frame | None, None]:
     """Follow the log; what ends it without an end of a turn becomes an `error` without `id`."""
     frames = follow(
-        session_id,
+        claim,
         cursor,
         broker=house.broker,
         database=house.database,
@@ -73,6 +85,7 @@ async def _followed(
     async with aclosing(frames):
         try:
             async for frame in frames:
+                house.entrance.check_rights(caller)
                 yield frame
         except Exception as error:  # whatever it is, the client is told before the stream ends
             yield Error.of(as_refusal(error)).frame()

@@ -11,6 +11,7 @@ from gateway import visits
 from gateway.ask import Ask
 from gateway.checkpoints import Checkpoints
 from gateway.errors import as_refusal
+from gateway.limits.allowance import Allowance
 from gateway.nodes.away import BrokerAway
 from gateway.outcome import Outcome
 from gateway.run import Opened, Ports, Run
@@ -23,6 +24,7 @@ from protocol.lifecycle import FIRST, OPEN, after
 from protocol.server_frames import Accepted, TurnStatus
 from protocol.text import count_words
 from storage import sessions, turns
+from storage.claims import Claim
 from storage.ids import new_message_id
 from storage.operations import MaybeStored, Operation, StorageError
 from storage.times import age_s
@@ -65,6 +67,7 @@ class Turns:
         admission: Admission,
         defaults: Generation,
         retries: Retries,
+        allowance: Allowance,
         tasks: asyncio.TaskGroup,
     ) -> None:
         self._ports = ports
@@ -74,6 +77,7 @@ class Turns:
         self._admission = admission
         self._defaults = defaults
         self._retries = retries
+        self._allowance = allowance
         self._checkpoints = Checkpoints(every_s=ports.limits.checkpoint_s)
         self._tasks = tasks
         self._runs: dict[str, Run] = {}
@@ -107,34 +111,37 @@ class Turns:
         self._begin(self._accept_and_run(ask, told, answer))
         return await answer
 
-    async def cancel(self, session_id: str, turn: int | None) -> int:
+    async def cancel(self, claim: Claim, turn: int | None) -> int:
         """Stop a session's open turn, on whichever node it runs, and return its number.
 
         Among many it is stored that the turn is to stop before anybody is told so, and then it
-        ends in no other way. Raises `Refusal` (`nothing_to_cancel`) and `StorageError`.
+        ends in no other way. Raises `Refusal` (`nothing_to_cancel`, `session_not_found`) and
+        `StorageError`.
         """
-        run = self._runs.get(session_id)
+        run = self._runs.get(claim.session_id)
+        if run is not None and run.turn.owner != claim.owner:
+            raise Refusal(ErrorCode.SESSION_NOT_FOUND)
         number = None
         if run is not None and turn in (None, run.turn.turn) and run.stop("cancelled"):
             number = run.turn.turn
         if self._node is not None:
-            asked = visits.ask_to_stop(session_id, turn or number, stopping=number is not None)
+            asked = visits.ask_to_stop(claim, turn or number, stopping=number is not None)
             number = await self._database.write(asked)
-            self._ports.broker.ask_to_look(session_id)
+            self._ports.broker.ask_to_look(claim.session_id)
         if number is None:
             raise Refusal(ErrorCode.NOTHING_TO_CANCEL)
         return number
 
-    async def delete_session(self, session_id: str, *, unused_since: str | None = None) -> None:
+    async def delete_session(self, claim: Claim) -> None:
         """Delete a session, stop its open turn and tell its readers; `Refusal` if unknown.
 
-        With `unused_since` it is deleted only if nobody has used it since that time. Cancelling
-        stops the waiting, not the deletion.
+        Cancelling stops the waiting, not the deletion.
         """
-        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        removal = sessions.remove(session_id, unused_since=unused_since)
-        self._begin(self._delete_session(session_id, removal, answer))
-        await answer
+        await self._delete(claim.session_id, sessions.remove(claim))
+
+    async def delete_unused(self, session_id: str, *, since: str) -> None:
+        """Delete a session, whosever it is, that nobody has used since a time; else `Refusal`."""
+        await self._delete(session_id, sessions.remove_unused(session_id, since=since))
 
     async def take_up(self, listed: Listed = turns.lapsed, *, most: int = TAKE_UP_AT_ONCE) -> bool:
         """Take up open turns that nobody runs any more: run each again, or end it.
@@ -224,6 +231,7 @@ class Turns:
     async def _reserve(self, ask: Ask) -> Place:
         if self._draining:
             raise Refusal(ErrorCode.SHUTTING_DOWN)
+        await self._allowance.check(ask)
         if ask.message is not None:
             self._context.check(ask.message)
         if not self._ports.broker.ready:
@@ -242,7 +250,7 @@ class Turns:
 
     def _new_turn(self, ask: Ask, place: Place | None = None) -> NewTurn:
         return NewTurn(
-            session_id=ask.session_id,
+            claim=ask.claim,
             message=ask.message,
             replaces=ask.replaces,
             request_id=ask.request_id,
@@ -252,6 +260,7 @@ class Turns:
             user_message_id=new_message_id(),
             reply_message_id=new_message_id(),
             node=self._node,
+            share=self._allowance.share(ask.account),
         )
 
     def _status(self, turn: StoredTurn) -> TurnStatus:
@@ -285,6 +294,11 @@ class Turns:
         self._busy -= 1
         if not self._busy:
             self._quiet.set()
+
+    async def _delete(self, session_id: str, removal: Operation[None]) -> None:
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._begin(self._delete_session(session_id, removal, answer))
+        await answer
 
     async def _delete_session(
         self, session_id: str, removal: Operation[None], answer: asyncio.Future[None]
@@ -330,11 +344,9 @@ class Turns:
         try:
             await self._database.write(removal)
         except MaybeStored:
-            try:
-                await self._database.read(sessions.get(session_id))
-            except Refusal:
-                return  # it was: its readers are to hear of it
-            raise
+            if await self._database.read(sessions.exists(session_id)):
+                raise
+            # It was stored: its readers are to hear of it.
 
     def _kept(self, turn: StoredTurn) -> Outcome | None:
         """Say how a turn that was taken up ends at once; None if it is run again."""

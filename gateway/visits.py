@@ -2,17 +2,22 @@
 
 from gateway.run import Opened
 from llm.prompt import ContextLimits
-from storage import leases, turns
+from storage import leases, sessions, turns
+from storage.claims import Claim
 from storage.context import context
 from storage.operations import Operation
 from storage.turns import NewTurn, StoredTurn
 
 
-def ask_to_stop(session_id: str, turn: int | None, *, stopping: bool) -> Operation[int | None]:
-    """Store that a turn is to stop; with `stopping` it may have been stored already that it did."""
-    number = yield from leases.ask_to_stop(session_id, turn, why="cancelled")
+def ask_to_stop(claim: Claim, turn: int | None, *, stopping: bool) -> Operation[int | None]:
+    """Store that a turn is to stop; with `stopping` it may have been stored already that it did.
+
+    Raises `Refusal` (`session_not_found`).
+    """
+    yield from sessions.get(claim)
+    number = yield from leases.ask_to_stop(claim.session_id, turn, why="cancelled")
     if number is None and stopping and turn is not None:
-        return turn if (yield from turns.is_cancelled(session_id, turn)) else None
+        return turn if (yield from turns.is_cancelled(claim.session_id, turn)) else None
     return number
 
 

@@ -2,20 +2,27 @@
 
 import logging
 from collections.abc import Awaitable
+from contextlib import suppress
+from dataclasses import replace
 from uuid import uuid4
 
 from starlette.applications import Starlette
-from starlette.datastructures import Headers, QueryParams
-from starlette.responses import PlainTextResponse
+from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.ask import Ask
+from gateway.auth.credentials import bearer
+from gateway.caller import Caller
 from gateway.conversation import Reader
+from gateway.entrance import NoRoom, lapsed
 from gateway.errand import Errand
 from gateway.errors import as_refusal
 from gateway.greeting import farewell, greet
+from gateway.handshake import denial, introduce, subprotocol
 from gateway.house import House, house_of
+from gateway.limits.occupancy import Seat
+from gateway.problems import problem_response
 from gateway.sender import Sender, close_code
 from protocol.client_frames import (
     HELP,
@@ -29,17 +36,11 @@ from protocol.client_frames import (
     Regenerate,
     parse_client_frame,
 )
-from protocol.errors import CloseCode, Refusal
-from protocol.server_frames import (
-    PROTOCOL,
-    Error,
-    Help,
-    History,
-    Pong,
-    ServerFrame,
-)
+from protocol.errors import CloseCode, ErrorCode, Refusal
+from protocol.server_frames import Error, Help, History, Pong, ServerFrame
 from storage import log as stored_log
 from storage import messages, sessions
+from storage.claims import Claim
 from storage.log import Joined
 
 log = logging.getLogger(__name__)
@@ -70,29 +71,52 @@ def short_cut(app: Starlette) -> ASGIApp:
 async def websocket_endpoint(socket: WebSocket) -> None:
     """Serve `GET /ws` until either side closes it."""
     house = house_of(socket)
-    if not _is_welcome(house, Headers(scope=socket.scope)):
-        log.warning("refused a WebSocket of another origin")
-        await socket.send_denial_response(PlainTextResponse("Origin not allowed", 403))
+    address = house.entrance.address(socket)
+    refused = await denial(socket, house.entrance, address)
+    if refused is not None:
+        if house.entrance.is_worth_a_line(address):
+            log.warning("refused a WebSocket of %s: %d", address or "here", refused.status_code)
+        await socket.send_denial_response(refused)
         return
-    # Nobody asks for them again, and a browser's weigh a good part of an idle connection.
-    socket.scope["headers"] = []
-    await socket.accept(subprotocol=_subprotocol(socket.scope["subprotocols"]))
     try:
-        await Connection(socket, house).serve()
+        seat = house.entrance.take_seat(address)
+    except NoRoom as full:
+        await _refuse_room(socket, full)
+        return
+    with seat, suppress(WebSocketDisconnect):  # it may go away while it is being greeted
+        if caller := await _admitted(socket, house, seat=seat, address=address):
+            await Connection(socket, house, caller).serve()
+
+
+async def _refuse_room(socket: WebSocket, full: NoRoom) -> None:
+    if not full.whose:
+        await socket.send_denial_response(problem_response(full))
+        return
+    with suppress(WebSocketDisconnect):
+        # A browser is told why only once it is open.
+        await socket.accept(subprotocol=subprotocol(socket.scope["subprotocols"]))
+        await turn_away(socket, full)
+
+
+async def _admitted(
+    socket: WebSocket, house: House, *, seat: Seat, address: str | None
+) -> Caller | None:
+    await socket.accept(subprotocol=subprotocol(socket.scope["subprotocols"]))
+    try:
+        caller = Caller(await introduce(socket, house.entrance, house.settings), address)
+        house.entrance.know(seat, caller)
     except WebSocketDisconnect:
-        log.debug("a WebSocket went away while it was being greeted")
+        raise
+    except Exception as error:  # whatever it is, the client is told and the socket closed
+        await turn_away(socket, as_refusal(error))
+        return None
+    return caller
 
 
-def _is_welcome(house: House, head: Headers) -> bool:
-    origin = head.get("origin")
-    return origin is None or house.origins.allow(origin, host=head.get("host"))
-
-
-def _subprotocol(offered: list[str]) -> str | None:
-    """Answer with one that was offered, never with one that carries a token."""
-    if PROTOCOL in offered:
-        return PROTOCOL
-    return next((name for name in offered if not name.startswith("bearer.")), None)
+async def turn_away(socket: WebSocket, refusal: Refusal) -> None:
+    """Say why a WebSocket is of no use, and close it."""
+    await socket.send_text(Error.of(refusal).frame().text)
+    await socket.close(close_code(refusal))
 
 
 class Connection:
@@ -105,12 +129,13 @@ class Connection:
 
     __slots__ = (
         *("_socket", "_house", "_session_id", "_after", "_reader", "_sender"),
-        *("_inbox", "_answers", "_answering", "_bad_frames"),
+        *("_inbox", "_answers", "_answering", "_bad_frames", "_caller"),
     )
 
-    def __init__(self, socket: WebSocket, house: House) -> None:
+    def __init__(self, socket: WebSocket, house: House, caller: Caller) -> None:
         self._socket = socket
         self._house = house
+        self._caller = caller
         query = QueryParams(socket.scope["query_string"])
         self._session_id = query.get("session_id") or ""
         self._after = query.get("after")
@@ -126,6 +151,14 @@ class Connection:
         """Send a frame as soon as the socket takes it."""
         self._sender.say(frame)
 
+    def check_rights(self) -> None:
+        """Close the socket if the caller's credentials are not good any longer."""
+        why = self._house.entrance.authenticator.lapse(self._caller.principal)
+        if why is not None and not self._sender.closing:
+            self.say(Error.of(lapsed(why)))
+            expired = why == "expired"
+            self._sender.close(CloseCode.TOKEN_EXPIRED if expired else CloseCode.UNAUTHORIZED)
+
     async def serve(self) -> None:
         """Greet the client, then send and receive until the socket is closed."""
         created = not self._session_id
@@ -136,10 +169,10 @@ class Connection:
             try:
                 joined = await self._join(created=created)
             except Exception as error:  # whatever it is, the client is told and the socket closed
-                await self._turn_away(as_refusal(error))
+                await turn_away(self._socket, as_refusal(error))
                 return
             self._reader = Reader(
-                self._session_id,
+                self._claim,
                 joined.cursor,
                 channel=channel,
                 database=self._house.database,
@@ -149,12 +182,19 @@ class Connection:
             await self._attend(self._reader)
 
     async def _join(self, *, created: bool) -> Joined:
-        database = self._house.database
+        house = self._house
         if created:
-            await database.write(sessions.create(self._session_id, {}))
+            await house.entrance.open_session(self._caller)
+            owner, most = self._caller.principal.owner, house.settings.max_sessions or None
+            begun = sessions.create(self._session_id, {}, owner=owner, most=most)
+            await house.database.write(begun)
             return stored_log.joined_new(self._after)
-        database.submit(sessions.note_use(self._session_id))
-        return await database.read(stored_log.join(self._session_id, self._after))
+        house.database.submit(sessions.note_use(self._claim))
+        return await house.database.read(stored_log.join(self._claim, self._after))
+
+    @property
+    def _claim(self) -> Claim:
+        return self._caller.claim(self._session_id)
 
     async def _attend(self, reader: Reader) -> None:
         self._house.connections.add(self)
@@ -170,10 +210,6 @@ class Connection:
                 await self._answers.cancel()
             finally:
                 await self._sender.end()
-
-    async def _turn_away(self, refusal: Refusal) -> None:
-        await self._socket.send_text(Error.of(refusal).frame().text)
-        await self._socket.close(close_code(refusal))
 
     # Receiving
 
@@ -201,12 +237,14 @@ class Connection:
 
     async def _answer_one(self, text: str) -> None:
         try:
-            frame = parse_client_frame(text)
+            frame = parse_client_frame(text, max_depth=self._house.settings.max_json_depth)
         except Refusal as refusal:
             self._refuse_frame(refusal)
             return
         self._bad_frames = 0
         try:
+            if not isinstance(frame, Auth):
+                self._house.entrance.check_rights(self._caller)
             await self._answer(frame)
         except Exception as error:  # whatever it is, the socket and other turns go on
             self.say(Error.of(as_refusal(error), request_id=getattr(frame, "request_id", None)))
@@ -221,11 +259,11 @@ class Connection:
         turns = self._house.turns
         match frame:
             case Chat():
-                await turns.accept(Ask.chat(self._session_id, frame), told=self.say)
+                await turns.accept(Ask.chat(self._caller, self._session_id, frame), told=self.say)
             case Regenerate():
-                await turns.accept(Ask.again(self._session_id, frame), told=self.say)
+                await turns.accept(Ask.again(self._caller, self._session_id, frame), told=self.say)
             case Cancel():
-                await turns.cancel(self._session_id, frame.turn)
+                await turns.cancel(self._claim, frame.turn)
             case GetHistory():
                 self.say(await self._history(frame))
             case Ping():
@@ -233,13 +271,23 @@ class Connection:
             case GetHelp():
                 self.say(Help(text=HELP))
             case Auth():
-                pass  # everybody is anonymous here: there is nothing to check
+                await self._renew(frame.token)
+
+    async def _renew(self, token: str) -> None:
+        """Go on by a new token of the same caller's."""
+        authenticator = self._house.entrance.authenticator
+        if not authenticator.configured:
+            return  # everybody is anonymous here: there is nothing to check
+        principal = await authenticator.identify(bearer(token))
+        if principal.name != self._caller.principal.name:
+            raise Refusal(ErrorCode.UNAUTHORIZED, "token: it is not of whom this connection is.")
+        self._caller = replace(self._caller, principal=principal)
 
     async def _history(self, frame: GetHistory) -> History:
         assert self._reader is not None, "frames are answered after the greeting"  # noqa: S101
         page = await self._house.database.read(
             messages.page(
-                self._session_id,
+                self._claim,
                 limit=frame.limit,
                 before=frame.before,
                 max_bytes=MAX_HISTORY_BYTES,

@@ -12,9 +12,9 @@ from sqlalchemy import bindparam, insert, select
 
 from storage.database import Database
 from storage.operations import Operation
-from storage.tables import message_order, messages, sessions, turns
+from storage.tables import message_order, messages, owners, sessions, turns
 
-_TABLES = (sessions, messages, turns, message_order)
+_TABLES = (sessions, owners, messages, turns, message_order)
 """Parents before children. Leases stay behind: whoever runs turns there takes new ones."""
 
 _SESSIONS_AT_ONCE = 500

@@ -14,6 +14,7 @@ from protocol.server_frames import (
     token_frames,
 )
 from storage import sessions
+from storage.claims import Claim
 from storage.operations import Operation, Row
 from storage.tables import messages, turns
 
@@ -69,10 +70,15 @@ class Joined:
     open_status: TurnStatus | None
 
 
-def read_after(session_id: str, cursor: Cursor) -> Operation[list[Frame]]:
-    """Read what follows a cursor, up to the first turn that is not over; a part of it at once."""
+def read_after(claim: Claim, cursor: Cursor) -> Operation[list[Frame]]:
+    """Read what follows a cursor, up to the first turn that is not over; a part of it at once.
+
+    Raises `Refusal` (`session_not_found`), also once the session is deleted.
+    """
+    # An event stream joins before it watches; deleted in between, the broker had nobody to tell.
+    yield from sessions.get(claim)
     first = cursor.turn + 1 if cursor.ended else cursor.turn
-    rows = yield _AFTER, {"of_session": session_id, "of_turn": first}
+    rows = yield _AFTER, {"of_session": claim.session_id, "of_turn": first}
     frames: list[Frame] = []
     chars = 0
     for row in rows:
@@ -86,20 +92,20 @@ def read_after(session_id: str, cursor: Cursor) -> Operation[list[Frame]]:
     return frames
 
 
-def join(session_id: str, after: str | None) -> Operation[Joined]:
+def join(claim: Claim, after: str | None) -> Operation[Joined]:
     """Find where a connection starts: at its cursor if that is honoured, else at the end.
 
     The end lies before an open turn, so that the turn is delivered from its `start`.
     Raises `Refusal` (`session_not_found`).
     """
-    yield from sessions.get(session_id)
-    rows = yield _LAST_TWO, {"of_session": session_id}
+    yield from sessions.get(claim)
+    rows = yield _LAST_TWO, {"of_session": claim.session_id}
     newest = rows[0] if rows else None
     is_open = newest is not None and newest["ended_at"] is None
     before = rows[1:2] if is_open else rows[:1]
     end = _end_of(before[0]) if before else BEGINNING
     wanted = Cursor.parse(after) if after is not None else None
-    honoured = (yield from _honoured(session_id, wanted, newest)) if wanted else None
+    honoured = (yield from _honoured(claim.session_id, wanted, newest)) if wanted else None
     return Joined(
         cursor=honoured or end,
         resumed=honoured is not None,

@@ -10,6 +10,7 @@ from protocol.cursor import BEGINNING, END, Cursor
 from protocol.errors import ErrorCode, Refusal
 from protocol.server_frames import FinishReason, StoredMessage
 from storage import sessions
+from storage.claims import Claim
 from storage.objects import read_object
 from storage.operations import Operation, Row
 from storage.tables import QUESTION, REPLY, STRAY, message_order, messages, turns
@@ -83,7 +84,7 @@ class Page:
 
 
 def page(
-    session_id: str,
+    claim: Claim,
     *,
     limit: int | None,
     before: str | None,
@@ -96,7 +97,8 @@ def page(
     `upto` None is the end of the log. A page ends early at `max_bytes` of JSON, but holds at
     least one message. Raises `Refusal`: `session_not_found`, `message_not_found`.
     """
-    yield from sessions.get(session_id)
+    yield from sessions.get(claim)
+    session_id = claim.session_id
     cursor = upto or (yield from _newest(session_id))
     place = {
         "of_session": session_id,
@@ -117,9 +119,13 @@ def page(
     )
 
 
-def reply(session_id: str, turn: int) -> Operation[StoredMessage | None]:
-    """Read the reply of a turn that is over; None where it left none."""
-    rows = yield _REPLY_OF, {"of_session": session_id, "of_turn": turn}
+def reply(claim: Claim, turn: int) -> Operation[StoredMessage | None]:
+    """Read the reply of a turn that is over; None where it left none.
+
+    Raises `Refusal` (`session_not_found`).
+    """
+    yield from sessions.get(claim)
+    rows = yield _REPLY_OF, {"of_session": claim.session_id, "of_turn": turn}
     if not rows:
         return None
     return _message(rows[0], turn=turn, finish_reason=rows[0]["finish_reason"])

@@ -234,7 +234,7 @@ def _ending(turn: int, reply: Said | None) -> str:
     ).model_dump_json()
 
 
-def _create_leases() -> Operation[None]:
+def _create_missing() -> Operation[None]:
     # Once more all tables: those that are there already stay as they are.
     yield from _create_tables()
 
@@ -242,6 +242,7 @@ def _create_leases() -> Operation[None]:
 MIGRATIONS: dict[str, Callable[[], Operation[None]]] = {
     "create_tables": _create_tables,
     "adopt_original": _adopt_original,
-    "create_leases": _create_leases,
+    "create_leases": _create_missing,
+    "create_owners": _create_missing,
 }
 FIRST = next(iter(MIGRATIONS))

@@ -121,6 +121,26 @@ leases = Table(
 )
 Index("leases_by_node", leases.c.node)
 
+# Whose a session is; the tables of the original stay as they are. A session without a row here is
+# that of the default owner, whoever that is said to be.
+owners = Table(
+    "owners",
+    metadata,
+    Column("session_id", Text, ForeignKey("sessions.session_id"), primary_key=True),
+    Column("owner", Text, nullable=False),
+)
+Index("owners_by_owner", owners.c.owner)
+
+# On whose account an open turn goes; no row is left once it is over.
+shares = Table(
+    "shares",
+    metadata,
+    Column("session_id", Text, ForeignKey("sessions.session_id"), primary_key=True),
+    Column("turn", Integer, primary_key=True, autoincrement=False),
+    Column("account", Text, nullable=False),
+)
+Index("shares_by_account", shares.c.account)
+
 migrations = Table(
     "migrations",
     metadata,

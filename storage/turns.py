@@ -3,15 +3,18 @@
 import json
 from dataclasses import dataclass, replace
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import Text, and_, bindparam, insert, select, update
 
 from protocol.errors import ErrorCode, Refusal
 from protocol.lifecycle import after
 from protocol.server_frames import FinishReason, Frame, TurnStatus, UserMessage
-from storage import leases, sessions
+from storage import leases, sessions, shares
+from storage.claims import Claim
 from storage.leases import HELD, KEPT, NO_LEGACY, Legacy
 from storage.operations import Operation, Row
-from storage.tables import OPEN, QUESTION, REPLY, message_order, messages, turns
+from storage.shares import Share
+from storage.tables import OPEN, QUESTION, REPLY, message_order, messages, owners, turns
+from storage.tables import shares as shares_table
 from storage.times import utc_now
 
 
@@ -21,10 +24,10 @@ class NewTurn:
 
     `message` None asks the question of turn `replaces` again; `replaces` 0 is the last
     turn. `fingerprint` tells a repeat of the request from another one with the same `request_id`.
-    `node` is who is to run it, where there are many.
+    `node` is who is to run it, where there are many; `share` on whose account, if that is limited.
     """
 
-    session_id: str
+    claim: Claim
     message: str | None
     replaces: int | None
     request_id: str | None
@@ -34,13 +37,15 @@ class NewTurn:
     user_message_id: str
     reply_message_id: str
     node: str | None = None
+    share: Share | None = None
 
 
 @dataclass(frozen=True)
 class StoredTurn:
     """A turn as it was accepted, or as it was found after whoever ran it died.
 
-    `node` is who holds its lease, where there are many.
+    `owner` is whose session it is, `account` on which one it is counted while it is open; `node` is
+    who holds its lease, where there are many.
     """
 
     session_id: str
@@ -53,6 +58,8 @@ class StoredTurn:
     replaces: int | None
     generation: dict[str, object]
     created_at: str
+    owner: str | None = None
+    account: str | None = None
     checkpoint: str = ""
     duplicate: bool = False
     node: str | None = None
@@ -77,10 +84,26 @@ _TURN = turns.c.turn == bindparam("of_turn")
 _USER = messages.alias("user_message")
 _REPLY = messages.alias("reply_message")
 
-_SELECT = select(turns, _USER.c.content, _USER.c.created_at.label("asked_at")).join(
-    _USER, _USER.c.message_id == turns.c.user_message_id
+_SELECT = (
+    select(
+        turns,
+        _USER.c.content,
+        _USER.c.created_at.label("asked_at"),
+        owners.c.owner,
+        shares_table.c.account,
+    )
+    .join(_USER, _USER.c.message_id == turns.c.user_message_id)
+    .outerjoin(owners, owners.c.session_id == turns.c.session_id)
+    .outerjoin(
+        shares_table,
+        and_(shares_table.c.session_id == turns.c.session_id, shares_table.c.turn == turns.c.turn),
+    )
 )
-_BY_REQUEST = _SELECT.where(_SESSION, turns.c.request_id == bindparam("of_request"))
+_BY_REQUEST = _SELECT.where(
+    _SESSION,
+    owners.c.owner.is_not_distinct_from(bindparam("of_owner", type_=Text)),
+    turns.c.request_id == bindparam("of_request"),
+)
 _SOME_OPEN = _SELECT.where(OPEN).order_by(turns.c.session_id).limit(bindparam("most"))
 _LAPSED = _SOME_OPEN.where(~KEPT)
 _LEFT = _SOME_OPEN.where(~HELD)
@@ -132,17 +155,20 @@ def accept(new: NewTurn) -> Operation[StoredTurn]:
     """Store a user message as the session's next turn, or find the turn it already is.
 
     Raises `Refusal`: `session_not_found`, `request_id_conflict`, `turn_in_progress`,
-    `turn_not_found`; nothing is stored then.
+    `turn_not_found`, `rate_limited`; nothing is stored then.
     """
-    yield from sessions.touch(new.session_id)
+    yield from sessions.touch(new.claim)
     if repeat := (yield from find_repeat(new)):
         return repeat
-    here = {"of_session": new.session_id}
+    here = {"of_session": new.claim.session_id}
     rows = yield _LAST, here
     if rows and rows[0]["ended_at"] is None:
         raise Refusal(ErrorCode.TURN_IN_PROGRESS)
     last = rows[0]["turn"] if rows else 0
     replaces, question = yield from _resolve(new, last)
+    if new.share is not None:
+        waits = new.status == "queued"
+        yield from shares.take(new.share, new.claim.session_id, last + 1, waits=waits)
     if replaces is not None:
         yield _HIDE, here | {"of_turn": replaces, "by": last + 1}
     return (yield from _insert(new, last + 1, question, replaces))
@@ -152,7 +178,7 @@ def find_repeat(new: NewTurn) -> Operation[StoredTurn | None]:
     """Find the turn that a request already is; `Refusal` (`request_id_conflict`)."""
     if new.request_id is None:
         return None
-    rows = yield _BY_REQUEST, {"of_session": new.session_id, "of_request": new.request_id}
+    rows = yield _BY_REQUEST, new.claim.bound | {"of_request": new.request_id}
     if not rows:
         return None
     if rows[0]["fingerprint"] != new.fingerprint:
@@ -191,6 +217,8 @@ def end(turn: StoredTurn, how: TurnEnd) -> Operation[bool]:
     if turn.node is not None:
         stopped = how.status == "cancelled"
         yield from leases.end(turn.session_id, turn.turn, stopped=stopped)
+    if turn.account is not None:
+        yield from shares.give_back(turn.session_id, turn.turn)
     yield (
         _INSERT_MESSAGE,
         {
@@ -246,7 +274,7 @@ def _resolve(new: NewTurn, last: int) -> Operation[tuple[int | None, str]]:
         assert new.message is not None, "only a replacement may lack a message"  # noqa: S101
         return None, new.message
     # The last turn is never hidden: only a later one could hide it.
-    place = {"of_session": new.session_id, "of_turn": new.replaces or last}
+    place = {"of_session": new.claim.session_id, "of_turn": new.replaces or last}
     rows = yield _REPLACEABLE, place
     if not rows:
         raise Refusal(ErrorCode.TURN_NOT_FOUND)
@@ -258,20 +286,21 @@ def _resolve(new: NewTurn, last: int) -> Operation[tuple[int | None, str]]:
 
 def _insert(new: NewTurn, turn: int, question: str, replaces: int | None) -> Operation[StoredTurn]:
     now = utc_now()
+    session_id = new.claim.session_id
     yield (
         _INSERT_MESSAGE,
         {
             "message_id": new.user_message_id,
-            "session_id": new.session_id,
+            "session_id": session_id,
             "role": "user",
             "content": question,
             "created_at": now,
             "token_usage": None,
         },
     )
-    yield _INSERT_ORDER, _place(new.user_message_id, new.session_id, turn, QUESTION)
+    yield _INSERT_ORDER, _place(new.user_message_id, session_id, turn, QUESTION)
     row = _NO_TURN | {
-        "session_id": new.session_id,
+        "session_id": session_id,
         "turn": turn,
         "attempt": 1,
         "total_tokens": 0,
@@ -286,8 +315,10 @@ def _insert(new: NewTurn, turn: int, question: str, replaces: int | None) -> Ope
     }
     yield _INSERT_TURN, row
     if new.node is not None:
-        yield from leases.take(new.session_id, turn, attempt=1, node=new.node)
-    return replace(_stored(row | {"content": question, "asked_at": now}), node=new.node)
+        yield from leases.take(session_id, turn, attempt=1, node=new.node)
+    whose = {"owner": new.claim.owner, "account": new.share.account if new.share else None}
+    asked = {"content": question, "asked_at": now}
+    return replace(_stored(row | whose | asked), node=new.node)
 
 
 def _place(message_id: str, session_id: str, turn: int, position: int) -> dict[str, object]:
@@ -317,6 +348,8 @@ def _stored(row: Row, *, duplicate: bool = False) -> StoredTurn:
         replaces=row["replaces"],
         generation=json.loads(row["generation"]),
         created_at=row["created_at"],
+        owner=row["owner"],
+        account=row["account"],
         checkpoint=row["checkpoint"] or "",
         duplicate=duplicate,
     )

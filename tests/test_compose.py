@@ -16,6 +16,7 @@ from starlette.routing import Match
 
 from gateway.__main__ import main
 from gateway.app import ROUTES
+from gateway.hosts import Hosts
 from gateway.server import CLOSE_WITHIN_S
 from gateway.settings import Settings
 from gateway.sse import KEEP_ALIVE_S
@@ -131,7 +132,34 @@ def test_the_image_runs_our_command_and_not_as_root() -> None:
     assert instructions("USER") == [["midm"]]
 
 
+@pytest.mark.parametrize("service", OURS.values(), ids=OURS)
+def test_ours_write_nowhere_but_where_they_are_told_and_may_do_nothing(
+    service: dict[str, Any],
+) -> None:
+    assert service["read_only"]
+    assert service["tmpfs"] == ["/tmp"]  # noqa: S108 - in a container of its own
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+
+
 # One gateway
+
+
+@pytest.mark.parametrize("name", ["ALLOW_ANONYMOUS", "API_KEYS", "ALLOWED_HOSTS"])
+def test_who_may_use_it_can_be_said_for_all_in_the_environment(name: str) -> None:
+    for service in GATEWAYS.values():
+        assert service["environment"][name].startswith(f"${{{name}:-")
+
+
+def test_without_keys_everybody_on_this_machine_may(settings: Settings) -> None:
+    assert settings.allow_anonymous
+    assert not settings.authenticates
+
+
+def test_pages_of_other_names_are_refused(settings: Settings) -> None:
+    hosts = Hosts(settings.allowed_hosts, host=settings.host)
+    assert all(hosts.allow(name) for name in ("localhost:8080", "127.0.0.1:8080", "[::1]:8080"))
+    assert not hosts.allow("evil.example:8080")
 
 
 def test_by_default_one_gateway_and_a_model_start() -> None:

@@ -45,16 +45,24 @@ class Occupancy:
 
         Raises `Full`: "total", "address" or "unauthenticated".
         """
-        if _is_full(self.total, self._seats.total):
-            raise Full("total")
-        if _is_full(self.from_address(address), self._seats.per_address):
-            raise Full("address")
+        self._check_room(address)
         if _is_full(self.unauthenticated, self._seats.unauthenticated):
             raise Full("unauthenticated")
-        self.total += 1
-        self.unauthenticated += 1
-        _add(self._addresses, address)
-        return Seat(self, address)
+        return self._seat(address)
+
+    def sit_as(self, name: str | None, address: str | None) -> "Seat":
+        """Take a seat as somebody known, whom those who are not keep from none.
+
+        Raises `Full`: "total", "address" or "principal".
+        """
+        self._check_room(address)
+        seat = self._seat(address)
+        try:
+            seat.identify(name)
+        except Full:
+            seat.leave()
+            raise
+        return seat
 
     def from_address(self, address: str | None) -> int:
         """Count the seats that are taken from an address."""
@@ -64,6 +72,18 @@ class Occupancy:
         """Count the seats that somebody has taken."""
         return 0 if name is None else self._principals.get(name, 0)
 
+    def _check_room(self, address: str | None) -> None:
+        if _is_full(self.total, self._seats.total):
+            raise Full("total")
+        if _is_full(self.from_address(address), self._seats.per_address):
+            raise Full("address")
+
+    def _seat(self, address: str | None) -> "Seat":
+        self.total += 1
+        self.unauthenticated += 1
+        _add(self._addresses, address)
+        return Seat(self, address)
+
     def _admit(self, name: str | None) -> None:
         if _is_full(self.by_principal(name), self._seats.per_principal):
             raise Full("principal")
@@ -71,7 +91,7 @@ class Occupancy:
 
 
 class Seat:
-    """One connection's. Made by `Occupancy.sit`; left at the end of its context, or by `leave`."""
+    """One connection's. Made by an `Occupancy`; left at the end of its context, or by `leave`."""
 
     __slots__ = ("_address", "_is_known", "_is_left", "_name", "_occupancy")
 

@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from gateway.brokers.redis import RedisBroker, open_redis_broker
+from gateway.nodes.buckets import SharedBuckets
 from gateway.nodes.link import open_link
 from gateway.nodes.queue import SharedQueue, open_shared_queue
+from gateway.nodes.tickets import RedisTickets
 from gateway.nodes.turnstile import Rules
 from gateway.settings import Settings
 
@@ -21,6 +23,8 @@ class Membership:
     node: str
     broker: RedisBroker
     admission: SharedQueue
+    buckets: SharedBuckets
+    tickets: RedisTickets
 
 
 @asynccontextmanager
@@ -34,7 +38,7 @@ async def join(settings: Settings) -> AsyncIterator[Membership]:
             link, Rules(max_calls=settings.max_calls, max_waiting=settings.llm_max_waiting)
         ) as admission,
     ):
-        yield Membership(node, broker, admission)
+        yield Membership(node, broker, admission, SharedBuckets(link), RedisTickets(link))
 
 
 def new_node(name: str) -> str:

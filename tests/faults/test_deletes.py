@@ -14,6 +14,7 @@ from httpx_ws import AsyncWebSocketSession, aconnect_ws
 from gateway import rest
 from gateway.house import House
 from protocol.server_frames import Frame
+from storage.claims import Claim
 from tests.faults.leaks import Held, nothing_more_is_held_than
 from tests.faults.posts import Answer, request
 from tests.gateway.harness import Gateway, Json, Tab, on_sockets, settings_for
@@ -251,9 +252,9 @@ async def test_a_reply_that_is_deleted_before_it_is_handed_over_is_not_found(
 ) -> None:
     reaches_its_end = rest._ending
 
-    async def then_is_deleted(house: House, session_id: str, turn: int) -> Frame:
-        ending = await reaches_its_end(house, session_id, turn)
-        await house.turns.delete_session(session_id)
+    async def then_is_deleted(house: House, claim: Claim, turn: int) -> Frame:
+        ending = await reaches_its_end(house, claim, turn)
+        await house.turns.delete_session(claim)
         return ending
 
     monkeypatch.setattr(rest, "_ending", then_is_deleted)

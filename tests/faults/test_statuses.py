@@ -9,6 +9,7 @@ import pytest
 from llm.client import Ending
 from llm.midm import Midm
 from storage import sessions
+from storage.claims import Claim
 from storage.operations import Operation
 from storage.sqlite_file import SqliteDatabase
 from tests.gateway.harness import Gateway, call_of, in_process, settings_for
@@ -17,7 +18,7 @@ from tests.llm.scripted import ScriptedModel
 
 async def stored(gateway: Gateway, session_id: str) -> tuple[Any, ...]:
     """The status and text of the only turn, once what is being written is written."""
-    await gateway.house.database.write(sessions.note_use(session_id))
+    await gateway.house.database.write(sessions.note_use(Claim(session_id)))
     [row] = gateway.rows("SELECT status, finish_reason, checkpoint FROM turns")
     return row
 
@@ -38,7 +39,7 @@ async def test_a_turn_that_is_cancelled_while_it_ends_is_cancelled(
         in_process(settings_for(tmp_path / "chat.db", "http://127.0.0.1:9")) as gateway,
         gateway.tab() as tab,
     ):
-        cancel = lambda: gateway.house.turns.cancel(tab.session_id, None)  # noqa: E731
+        cancel = lambda: gateway.house.turns.cancel(Claim(tab.session_id), None)  # noqa: E731
         await tab.chat("안녕")
         assert (await tab.ends())["finish_reason"] == "cancelled"
         assert tab.text() == "다 "

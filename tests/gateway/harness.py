@@ -22,6 +22,7 @@ from gateway.app import create_app
 from gateway.house import House
 from gateway.server import GatewayServer
 from gateway.settings import Settings
+from storage.claims import Claim
 from storage.turns import NewTurn
 from tests.llm.scripted import Call, ScriptedModel
 
@@ -303,7 +304,7 @@ async def on_sockets(settings: Settings) -> AsyncIterator[Gateway]:
 def new_turn(session_id: str, node: str | None = None) -> NewTurn:
     """Make up a request as a gateway stores it, for a turn that nobody runs."""
     return NewTurn(
-        session_id=session_id,
+        claim=Claim(session_id),
         message="안녕",
         replaces=None,
         request_id=None,

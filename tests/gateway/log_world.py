@@ -23,6 +23,7 @@ from protocol.cursor import BEGINNING, END, Cursor
 from protocol.errors import ErrorCode, Refusal
 from protocol.server_frames import MAX_EVENT_CHARS, Frame
 from storage import log, turns
+from storage.claims import Claim
 from storage.database import Database
 from storage.turns import NewTurn, StoredTurn
 
@@ -50,11 +51,11 @@ class Client:
 
     async def connect(self, broker: MemoryBroker, database: Database) -> None:
         """Come, or come back with the cursor as it was received: as text."""
-        joined = await database.read(log.join(SESSION, self.cursor))
+        joined = await database.read(log.join(Claim(SESSION), self.cursor))
         assert joined.resumed == (self.cursor is not None), f"{self.cursor} was not honoured"
         assert self.cursor in (None, str(joined.cursor)) or joined.cursor.offset == 0
         channel = self._watching.enter_context(broker.watch(SESSION, self.news.set))
-        self.reader = Reader(SESSION, joined.cursor, channel=channel, database=database)
+        self.reader = Reader(Claim(SESSION), joined.cursor, channel=channel, database=database)
         self.cursor = self.cursor or str(joined.cursor)
         self.news.set()
 
@@ -255,7 +256,7 @@ class World:
     async def _accept(self, *, replaces: bool) -> StoredTurn:
         self.count += 1
         new = NewTurn(
-            session_id=SESSION,
+            claim=Claim(SESSION),
             message=None if replaces else f"question {self.count}",
             replaces=0 if replaces else None,
             request_id=None,

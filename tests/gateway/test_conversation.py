@@ -11,6 +11,7 @@ from gateway.conversation import Reader
 from protocol.cursor import BEGINNING, END, Cursor
 from protocol.errors import Refusal
 from protocol.server_frames import Frame
+from storage.claims import Claim
 from storage.database import Database
 from tests.gateway.brokers.nodes import SESSION, ending_of, live_turn
 
@@ -42,7 +43,7 @@ def reading(
     broker: MemoryBroker, shelf: Shelf, at: Cursor = BEGINNING
 ) -> Iterator[tuple[Reader, MemoryChannel]]:
     with broker.watch(SESSION, nobody_rings) as channel:
-        yield Reader(SESSION, at, channel=channel, database=cast(Database, shelf)), channel
+        yield Reader(Claim(SESSION), at, channel=channel, database=cast(Database, shelf)), channel
 
 
 def kinds(frames: list[Frame]) -> list[str]:

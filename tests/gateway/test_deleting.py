@@ -5,6 +5,7 @@ from typing import Any
 import anyio
 import pytest
 
+from storage.claims import Claim
 from tests.gateway.harness import WITHIN_S, Gateway, call_of
 from tests.llm.scripted import ScriptedModel
 
@@ -114,7 +115,7 @@ async def test_a_session_deleted_while_somebody_joins_is_gone_for_them_too(
         found = await read(self, operation)
         if operation.__name__ == "join":
             monkeypatch.setattr(type(database), "read", read)
-            await served.house.turns.delete_session(session_id)
+            await served.house.turns.delete_session(Claim(session_id))
         return found
 
     monkeypatch.setattr(type(database), "read", deleted_meanwhile)

@@ -162,7 +162,7 @@ async def test_pages_of_this_machine_may_connect_to_a_local_gateway(
 async def test_a_page_served_by_the_same_host_may_connect(
     tmp_path: Path, model: ScriptedModel
 ) -> None:
-    settings = settings_for(tmp_path / "chat.db", model.url, host="0.0.0.0")
+    settings = settings_for(tmp_path / "chat.db", model.url, host="0.0.0.0", allow_anonymous=True)
     async with in_process(settings) as gateway:
         headers = {"Origin": "https://chat.example.org", "Host": "chat.example.org"}
         async with gateway.tab(headers=headers) as tab:
@@ -172,7 +172,11 @@ async def test_a_page_served_by_the_same_host_may_connect(
 async def test_a_public_gateway_trusts_localhost_only_if_it_is_listed(
     tmp_path: Path, model: ScriptedModel
 ) -> None:
-    public = {"host": "0.0.0.0", "cors_origins": "https://chat.example.org"}
+    public = {
+        "host": "0.0.0.0",
+        "cors_origins": "https://chat.example.org",
+        "allow_anonymous": True,
+    }
     async with on_sockets(settings_for(tmp_path / "chat.db", model.url, **public)) as gateway:
         async with gateway.tab(headers={"Origin": "https://chat.example.org"}) as tab:
             assert tab.ready["type"] == "ready"

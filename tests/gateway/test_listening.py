@@ -1,6 +1,7 @@
 """Where the gateway listens, and what its connections inherit."""
 
 import errno
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.listening import PeerLimits, listening_sockets
+from gateway.listening import PeerLimits, is_spare, listening_sockets, raise_open_files
 from tests.gateway.peers import Peer, serving, until
 
 LIMITS = PeerLimits(send_buffer_bytes=32_768, unacknowledged_ms=12_345)
@@ -105,3 +106,72 @@ async def test_a_gateway_on_a_name_answers_on_all_its_addresses(tmp_path: Path) 
 def test_a_peer_that_does_not_read_is_told_so_before_the_kernel_drops_it() -> None:
     limits = PeerLimits()
     assert limits.unacknowledged_ms > 1_000 * (limits.read_s + limits.close_s)
+
+
+# Open files
+
+
+@pytest.fixture
+def _files() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.usefixtures("_files")
+def test_as_many_files_as_the_process_may_open_it_can_open() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard // 2, hard))
+    assert raise_open_files() == hard
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    assert raise_open_files() == hard
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ((1_024, resource.RLIM_INFINITY), (1 << 20, resource.RLIM_INFINITY), 1 << 20),
+        ((1_024, 1 << 30), (1 << 20, 1 << 30), 1 << 20),
+        ((1 << 21, 1 << 30), (1 << 21, 1 << 30), 1 << 21),
+        ((resource.RLIM_INFINITY,) * 2, (resource.RLIM_INFINITY,) * 2, resource.RLIM_INFINITY),
+    ],
+)
+def test_a_limit_that_is_none_is_not_taken_at_its_word(
+    before: tuple[int, int],
+    after: tuple[int, int],
+    told: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits = [before]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limit: limits.append(limit))
+    assert raise_open_files() == told
+    assert limits[-1] == after
+
+
+@pytest.mark.parametrize(
+    ("soft", "first_spare"), [(1_024, 896), (256, 192), (resource.RLIM_INFINITY, None)]
+)
+def test_some_files_are_not_for_peers(
+    soft: int, first_spare: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, soft))
+    spare = [number for number in range(2_000) if is_spare(number, PeerLimits(spare_files=128))]
+    assert spare[:1] == ([] if first_spare is None else [first_spare])
+    assert spare == list(range(first_spare or 0, 2_000))[: len(spare)]
+
+
+async def test_a_connection_for_which_there_is_no_file_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(tmp_path, LIMITS) as served, Peer(served.url) as first:
+        await first.open()
+        with monkeypatch.context() as patch:
+            patch.setattr(resource, "getrlimit", lambda _: (8, 8))
+            async with Peer(served.url) as second:
+                assert await second.rest() == b""
+        await first.say(1, b"/ping")
+        assert await first.frame() == {"type": "pong"}
+        async with Peer(served.url) as third:
+            await third.open()
+    assert caplog.messages.count("a connection was dropped: too many files are open") == 1

@@ -101,7 +101,7 @@ async def test_an_unknown_session_is_404_whatever_its_name(
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("GET", "/api/sessions", {"POST"}),
+        ("PUT", "/api/sessions", {"GET", "POST"}),
         ("PUT", "/api/sessions/x", {"GET", "DELETE"}),
         ("POST", "/api/sessions/x/messages", {"GET"}),
         ("POST", "/api/sessions/x/events", {"GET"}),

@@ -13,15 +13,29 @@ from llm.prompt import DEFAULT_SYSTEM_PROMPT
 
 ROOT = Path(__file__).parents[2]
 
+KEY = "abcdefgh:" + "a1" * 32
+OTHER_KEY = "hgfedcba:" + "b2" * 32
+
 # Every setting, with a value that is not its default: as it is written, and as it is understood.
 WRITTEN: dict[str, tuple[str, Any]] = {
     "HOST": ("0.0.0.0", "0.0.0.0"),
+    "ALLOW_ANONYMOUS": ("true", True),
     "PORT": ("9000", 9000),
     "DEBUG": ("true", True),
     "CORS_ORIGINS": (
         "http://a.example, https://b.example/",
         ("http://a.example", "https://b.example"),
     ),
+    "ALLOWED_HOSTS": ("chat.example, *.b.example", ("chat.example", "*.b.example")),
+    "TRUSTED_PROXIES": ("10.0.0.7, fd00::/8", ("10.0.0.7", "fd00::/8")),
+    "DEFAULT_OWNER": ("key:alice", "key:alice"),
+    "API_KEYS": (f"alice:{KEY}, bob:{OTHER_KEY}", (f"alice:{KEY}", f"bob:{OTHER_KEY}")),
+    "API_KEYS_FILE": ("keys.txt", Path("keys.txt")),
+    "JWT_ISSUER": ("https://id.example", "https://id.example"),
+    "JWT_AUDIENCE": ("chat", "chat"),
+    "JWT_SECRET": ("s" * 40, "s" * 40),
+    "JWT_PUBLIC_KEY_FILE": ("key.pem", Path("key.pem")),
+    "JWT_JWKS_URL": ("https://id.example/jwks.json", "https://id.example/jwks.json"),
     "DATABASE_URL": ("postgresql://db/chat", "postgresql://db/chat"),
     "DATABASE_CONNECTIONS": ("4", 4),
     "BROKER_URL": ("redis://cache:6380/1", "redis://cache:6380/1"),
@@ -49,9 +63,42 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "HEARTBEAT_S": ("16", 16),
     "MAX_FRAME_BYTES": ("8192", 8192),
     "MAX_BODY_BYTES": ("8193", 8193),
+    "MAX_UNAUTHENTICATED_FRAME_BYTES": ("1024", 1_024),
+    "MAX_HEADER_BYTES": ("8194", 8_194),
+    "HEADER_TIMEOUT_S": ("17", 17),
+    "BODY_TIMEOUT_S": ("18", 18),
+    "AUTH_TIMEOUT_S": ("19", 19),
+    "MAX_MESSAGE_CHARS": ("20", 20),
+    "MAX_REPLY_TOKENS": ("1000", 1_000),
+    "MAX_METADATA_BYTES": ("22", 22),
+    "MAX_JSON_DEPTH": ("23", 23),
+    "MAX_SESSIONS": ("24", 24),
+    "MAX_OPEN_TURNS": ("25", 25),
+    "MAX_QUEUED_TURNS": ("26", 26),
+    "MAX_CONNECTIONS": ("27", 27),
+    "MAX_CONNECTIONS_PER_PRINCIPAL": ("28", 28),
+    "MAX_CONNECTIONS_PER_ADDRESS": ("29", 29),
+    "MAX_UNAUTHENTICATED": ("30", 30),
+    "HANDSHAKES_PER_MINUTE": ("31", 31),
+    "SESSIONS_PER_MINUTE": ("32", 32),
+    "MESSAGES_PER_MINUTE": ("33", 33),
 }
-TOGETHER = ("DATABASE_URL", "BROKER_URL")
-"""One without the other is refused."""
+TOGETHER = [
+    ("DATABASE_URL", "BROKER_URL"),
+    ("HOST", "ALLOW_ANONYMOUS"),
+    ("JWT_ISSUER", "JWT_AUDIENCE", "JWT_SECRET"),
+    ("JWT_PUBLIC_KEY_FILE", "JWT_ISSUER", "JWT_AUDIENCE"),
+    ("JWT_JWKS_URL", "JWT_ISSUER", "JWT_AUDIENCE"),
+]
+"""One without the others is refused."""
+
+INSTEAD = ("JWT_PUBLIC_KEY_FILE", "JWT_JWKS_URL")
+"""What makes no sense beside `JWT_SECRET`."""
+
+
+def together_with(name: str) -> tuple[str, ...]:
+    """The settings that go with one, itself among them."""
+    return next((names for names in TOGETHER if name in names), (name,))
 
 
 @pytest.fixture(autouse=True)
@@ -69,25 +116,26 @@ def test_every_setting_is_tried_here() -> None:
 def test_a_setting_is_read_from_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _, expected = WRITTEN[name]
     default = getattr(load_settings(), name.lower())
-    for name_to_set in TOGETHER if name in TOGETHER else (name,):
+    for name_to_set in together_with(name):
         monkeypatch.setenv(name_to_set, WRITTEN[name_to_set][0])
     assert getattr(load_settings(), name.lower()) == expected != default
 
 
 def test_all_settings_are_read_from_dot_env(somewhere: Path) -> None:
-    lines = [f'{name}="{written}"\n' for name, (written, _) in WRITTEN.items()]
+    given = {name: both for name, both in WRITTEN.items() if name not in INSTEAD}
+    lines = [f'{name}="{written}"\n' for name, (written, _) in given.items()]
     (somewhere / ".env").write_text("# a comment\n" + "".join(lines) + "UNKNOWN=1\n")
     settings = load_settings()
-    read = {name: getattr(settings, name.lower()) for name in WRITTEN}
-    assert read == {name: expected for name, (_, expected) in WRITTEN.items()}
+    read = {name: getattr(settings, name.lower()) for name in given}
+    assert read == {name: expected for name, (_, expected) in given.items()}
 
 
 def test_the_environment_wins_over_dot_env(
     somewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (somewhere / ".env").write_text("PORT=1111\nHOST=file\n")
+    (somewhere / ".env").write_text("PORT=1111\nNODE_NAME=file\n")
     monkeypatch.setenv("PORT", "2222")
-    assert (load_settings().port, load_settings().host) == (2222, "file")
+    assert (load_settings().port, load_settings().node_name) == (2222, "file")
 
 
 def test_without_any_setting_the_simulated_model_answers_on_this_machine_alone() -> None:

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from gateway import sse
+from gateway.caller import Caller
 from protocol.cursor import Cursor
 from protocol.server_frames import Frame
 from storage.operations import StorageError
@@ -273,7 +274,9 @@ async def test_another_attempt_ends_it_with_an_error_that_has_no_id(
             yield Frame("start", at, json.dumps({"type": "start", "id": str(at), "turn": 1}))
 
     monkeypatch.setattr(sse, "follow", followed)
-    told = [data async for data in sse.turn_events(served.house, "any", 1)]
+    caller = Caller(await served.house.entrance.authenticator.identify(None))
+    events = sse.turn_events(served.house, caller, caller.claim("any"), 1)
+    told = [data async for data in events]
     assert [json.loads(told[1].removeprefix(b"data: "))[key] for key in ("type", "code")] == [
         "error",
         "interrupted",

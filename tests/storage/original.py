@@ -6,6 +6,7 @@ from typing import Any
 
 from protocol.cursor import BEGINNING
 from storage import log, messages
+from storage.claims import Claim
 from storage.messages import Page
 from storage.migrations import MIGRATIONS
 from tests.storage.store import SqliteStore
@@ -83,9 +84,9 @@ class Original(SqliteStore):
 
     def page(self, session_id: str = "s1") -> Page:
         """The whole history."""
-        return self.read(messages.page(session_id, limit=None, before=None, max_bytes=2**20))
+        return self.read(messages.page(Claim(session_id), limit=None, before=None, max_bytes=2**20))
 
     def log(self) -> list[dict[str, Any]]:
         """The whole log of the session `s1`."""
-        frames = self.read(log.read_after("s1", BEGINNING))
+        frames = self.read(log.read_after(Claim("s1"), BEGINNING))
         return [json.loads(frame.text) for frame in frames]

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from protocol.cursor import END, Cursor
 from protocol.server_frames import Complete, Timing
 from storage import sessions, turns
+from storage.claims import Claim
 from storage.migrations import apply_missing
 from storage.operations import Operation
 from storage.postgres import open_postgres
@@ -70,6 +71,7 @@ class Store(ABC):
         """Make up a request; its messages are called q1, r1, q2, r2 and so on."""
         number = next(self._names)
         given = {
+            "claim": Claim(session_id),
             "replaces": None,
             "request_id": None,
             "fingerprint": f"{message} {options.get('replaces')}",
@@ -78,7 +80,7 @@ class Store(ABC):
             "user_message_id": f"q{number}",
             "reply_message_id": f"r{number}",
         }
-        return NewTurn(session_id=session_id, message=message, **{**given, **options})
+        return NewTurn(message=message, **{**given, **options})
 
     def end(self, turn: StoredTurn, text: str = "안녕하세요!", **options: Any) -> bool:
         """End a turn; False if this attempt of it was not open."""

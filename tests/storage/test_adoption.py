@@ -11,6 +11,7 @@ import pytest
 
 from protocol.errors import Refusal
 from storage import log, messages, sessions
+from storage.claims import Claim
 from storage.context import Exchange, context
 from storage.migrations import MIGRATIONS, migrate
 from storage.sqlite_file import open_sqlite
@@ -114,7 +115,7 @@ def test_local_times_become_utc(original: Original) -> None:
     original.said("user", at="2026-11-23T11:11:49.909775")
     original.said("assistant", at="2026-11-23T11:11:50")
     original.adopt()
-    session = original.read(sessions.get("s1"))
+    session = original.read(sessions.get(Claim("s1")))
     assert session.created_at == session.last_accessed == "2026-11-23T02:11:49.723604Z"
     question, reply = original.page().messages
     assert question.created_at == "2026-11-23T02:11:49.909775Z"
@@ -135,7 +136,7 @@ def test_a_time_that_cannot_be_read_becomes_that_of_the_adoption(
     original.has_session("s2", at=unreadable)
     original.said("user", at=unreadable, session_id="s2")
     original.adopt()
-    assert age_s(original.read(sessions.get("s2")).last_accessed) < 60
+    assert age_s(original.read(sessions.get(Claim("s2"))).last_accessed) < 60
     [message] = original.page("s2").messages
     assert age_s(message.created_at) < 60
 
@@ -171,8 +172,8 @@ def test_metadata_that_makes_no_sense_stops_nothing(
 ) -> None:
     original.has_session("s2", metadata=metadata)
     original.adopt()
-    assert original.read(sessions.get("s2")).metadata == {}
-    assert original.read(sessions.get("s1")).metadata == {"user": "지혜"}
+    assert original.read(sessions.get(Claim("s2"))).metadata == {}
+    assert original.read(sessions.get(Claim("s1"))).metadata == {"user": "지혜"}
 
 
 def test_an_empty_message_is_a_message(original: Original) -> None:
@@ -225,8 +226,8 @@ def test_text_is_made_storable_so_that_offsets_mean_the_same_everywhere(
     assert original.log()[1]["content"] == content
     last = f"1.1.{len(content)}"
     assert original.log()[1]["id"] == last
-    assert original.read(log.join("s1", last)).resumed
-    assert not original.read(log.join("s1", f"1.1.{len(content) + 1}")).resumed
+    assert original.read(log.join(Claim("s1"), last)).resumed
+    assert not original.read(log.join(Claim("s1"), f"1.1.{len(content) + 1}")).resumed
 
 
 def test_messages_whose_session_is_gone_are_left_alone(original: Original) -> None:
@@ -257,7 +258,7 @@ def test_a_conversation_goes_on_where_it_stopped(original: Original) -> None:
     original.said("assistant", "안녕하세요!")
     original.said("user", "질문만 있습니다")
     original.adopt()
-    assert original.read(log.join("s1", None)).cursor == (2, 1, 2**53)
+    assert original.read(log.join(Claim("s1"), None)).cursor == (2, 1, 2**53)
     turn = original.exchange("계속", "네.")
     assert turn.turn == 3
     assert original.read(context("s1", 4, most=10, max_chars=1_000)) == [
@@ -270,7 +271,7 @@ def test_a_conversation_goes_on_where_it_stopped(original: Original) -> None:
         "안녕",
         "다시, 안녕하세요!",
     ]
-    original.write(sessions.remove("s1"))
+    original.write(sessions.remove(Claim("s1")))
     assert original.rows("SELECT count(*) FROM messages") == [(0,)]
 
 
@@ -282,5 +283,7 @@ async def test_a_file_of_the_original_opens(tmp_path: Path) -> None:
     original.connection.close()
     async with open_sqlite(path) as database:
         assert await migrate(database) == list(MIGRATIONS)
-        page = await database.read(messages.page("s1", limit=None, before=None, max_bytes=2**20))
+        page = await database.read(
+            messages.page(Claim("s1"), limit=None, before=None, max_bytes=2**20)
+        )
     assert [message.content for message in page.messages] == ["u0", "a1"]

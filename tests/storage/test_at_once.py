@@ -11,6 +11,7 @@ import pytest
 
 from protocol.errors import Refusal
 from storage import leases, sessions, turns
+from storage.claims import Claim
 from storage.leases import StopAsked
 from storage.migrations import migrate
 from storage.operations import Operation
@@ -71,7 +72,7 @@ class Client:
             "leave and take up": self._take_over(turn),
             "renew": leases.renew(self._node),
             "stop": leases.ask_to_stop(session_id, None, why="cancelled"),
-            "use": sessions.note_use(session_id),
+            "use": sessions.note_use(Claim(session_id)),
             "remove": self._replace(session_id),
         }
         often = [1 if name == "remove" else 6 for name in steps]
@@ -84,7 +85,7 @@ class Client:
         return (yield from turns.take_up(turn, node=self._node))
 
     def _replace(self, session_id: str) -> Operation[str]:
-        yield from sessions.remove(session_id)
+        yield from sessions.remove(Claim(session_id))
         self._number += 1
         new = f"s-{self._name}-{self._number}"
         yield from sessions.create(new, {})
@@ -94,7 +95,7 @@ class Client:
         self._number += 1
         name = f"{self._name}-{self._number}"
         return NewTurn(
-            session_id=session_id,
+            claim=Claim(session_id),
             message="안녕",
             replaces=None,
             request_id=name,
@@ -108,7 +109,7 @@ class Client:
 
 
 def _begin_anew(session_id: str) -> Operation[object]:
-    yield from sessions.remove(session_id)
+    yield from sessions.remove(Claim(session_id))
     yield from sessions.create(session_id, {})
     return True
 

@@ -11,6 +11,7 @@ from protocol.cursor import BEGINNING
 from protocol.errors import Refusal
 from protocol.server_frames import Frame
 from storage import log, messages, sessions, turns
+from storage.claims import Claim
 from storage.copying import Copied, copy_sessions
 from storage.database import Database, open_database
 from storage.migrations import migrate
@@ -36,7 +37,7 @@ async def opened(where: str | Path) -> AsyncIterator[Database]:
 async def ask(database: Database, session_id: str, question: str) -> turns.StoredTurn:
     names = (f"{session_id}-{question}-{part}" for part in ("asks", "replies"))
     new = NewTurn(
-        session_id=session_id,
+        claim=Claim(session_id),
         message=question,
         replaces=None,
         request_id=question,
@@ -59,11 +60,11 @@ async def talk(database: Database, session_id: str) -> None:
 
 
 async def told(database: Database, session_id: str) -> list[Frame]:
-    return await database.read(log.read_after(session_id, BEGINNING))
+    return await database.read(log.read_after(Claim(session_id), BEGINNING))
 
 
 async def shown(database: Database, session_id: str) -> messages.Page:
-    page = messages.page(session_id, limit=10, before=None, max_bytes=100_000)
+    page = messages.page(Claim(session_id), limit=10, before=None, max_bytes=100_000)
     return await database.read(page)
 
 
@@ -79,7 +80,8 @@ async def test_a_copied_conversation_reads_the_same(places: list[str | Path]) ->
         assert await copy_sessions(source, target, quietly) == Copied(1, 0)
         assert await told(target, "s1") == await told(source, "s1")
         assert await shown(target, "s1") == await shown(source, "s1")
-        assert await target.read(sessions.get("s1")) == await source.read(sessions.get("s1"))
+        of_both = [await place.read(sessions.get(Claim("s1"))) for place in (source, target)]
+        assert of_both[0] == of_both[1]
         [turn] = await target.read(turns.lapsed(most=10))
         assert turn.checkpoint == "2 반쯤", "an open turn is there to be taken up"
 
@@ -108,7 +110,7 @@ async def test_a_session_that_cannot_be_copied_whole_is_not_copied_at_all(
         with pytest.raises(StorageError):
             await copy_sessions(source, target, quietly)
         with pytest.raises(Refusal):
-            await target.read(sessions.get("s1"))
+            await target.read(sessions.get(Claim("s1")))
 
 
 async def test_progress_is_told(places: list[str | Path]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from storage import leases, sessions, turns
+from storage.claims import Claim
 from storage.leases import Lease, StopAsked
 from storage.turns import StoredTurn
 from tests.storage.store import Store, turn_end
@@ -121,7 +122,7 @@ def test_a_lease_ends_with_its_turn(store: Store) -> None:
 
 def test_a_lease_goes_with_its_session(store: Store) -> None:
     ask(store)
-    store.write(sessions.remove("s1"))
+    store.write(sessions.remove(Claim("s1")))
     assert store.rows("SELECT * FROM leases") == []
 
 

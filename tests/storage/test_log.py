@@ -9,6 +9,7 @@ from protocol.cursor import BEGINNING, END, Cursor
 from protocol.errors import ErrorCode, Refusal
 from protocol.server_frames import MAX_EVENT_CHARS, Error, Frame
 from storage import log, turns
+from storage.claims import Claim
 from storage.log import PAGE_TURNS, Joined
 from storage.turns import StoredTurn
 from tests.storage.store import Store, turn_end
@@ -17,7 +18,7 @@ REPLY = "안녕하세요! 😀 저는 믿음입니다.\n"
 
 
 def join(store: Store, after: str | None) -> Joined:
-    return store.read(log.join("s1", after))
+    return store.read(log.join(Claim("s1"), after))
 
 
 def resumed(store: Store, after: str) -> str | None:
@@ -27,7 +28,7 @@ def resumed(store: Store, after: str) -> str | None:
 
 
 def read(store: Store, cursor: Cursor) -> list[Frame]:
-    return store.read(log.read_after("s1", cursor))
+    return store.read(log.read_after(Claim("s1"), cursor))
 
 
 def said(frames: list[Frame]) -> list[dict[str, Any]]:
@@ -65,7 +66,7 @@ def test_of_a_session_just_created_it_is_known_what_joining_would_find(
 
 def test_an_unknown_session_cannot_be_joined(store: Store) -> None:
     with pytest.raises(Refusal) as caught:
-        store.read(log.join("nobody", None))
+        store.read(log.join(Claim("nobody"), None))
     assert caught.value.code == "session_not_found"
 
 

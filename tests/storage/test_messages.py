@@ -8,6 +8,7 @@ import pytest
 from protocol.cursor import BEGINNING, END, Cursor
 from protocol.errors import Refusal
 from storage import messages
+from storage.claims import Claim
 from storage.messages import Page
 from storage.turns import take_up
 from tests.storage.store import Store
@@ -21,7 +22,7 @@ Read = Callable[..., Page]
 def page(store: Store) -> Read:
     def read(**options: Any) -> Page:
         given = {"limit": None, "before": None, "max_bytes": PLENTY, **options}
-        return store.read(messages.page("s1", **given))
+        return store.read(messages.page(Claim("s1"), **given))
 
     return read
 
@@ -229,13 +230,13 @@ def test_before_a_message_beyond_the_cursor_is_all_up_to_the_cursor(
 def test_the_reply_of_a_turn_is_found(store: Store) -> None:
     store.exchange()
     turn = store.ask("two")
-    assert store.read(messages.reply("s1", 2)) is None
+    assert store.read(messages.reply(Claim("s1"), 2)) is None
     store.end(turn, "whole", status="cancelled", finish_reason="cancelled")
-    found = store.read(messages.reply("s1", 2))
+    found = store.read(messages.reply(Claim("s1"), 2))
     assert found is not None
     assert (found.message_id, found.content, found.turn) == ("r2", "whole", 2)
     assert found.finish_reason == "cancelled"
-    assert store.read(messages.reply("s1", 3)) is None
+    assert store.read(messages.reply(Claim("s1"), 3)) is None
 
 
 @pytest.mark.parametrize("stored", ["{oops", "[]", "5", "", "null"])

@@ -19,7 +19,8 @@ from tests.storage.store import SqliteStore, Store
 def test_a_fresh_database_gets_every_table_and_is_then_up_to_date(empty_store: Store) -> None:
     assert empty_store.migrate() == list(MIGRATIONS)
     assert set(empty_store.tables()) == {
-        *("sessions", "messages", "message_order", "turns", "leases", "migrations")
+        *("sessions", "messages", "message_order", "turns", "leases", "owners", "shares"),
+        "migrations",
     }
     before = empty_store.tables()
     assert empty_store.migrate() == []

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from storage import messages, sessions, turns
+from storage.claims import Claim
 from storage.database import open_database
 from storage.migrations import MIGRATIONS, migrate
 from storage.operations import Operation, StorageError
@@ -122,7 +123,7 @@ def test_a_file_needs_no_driver_of_a_server(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a\0b", "\0", "\ud800", "a\udfff", "😀\ud83d", "a" * 100_000])
 def test_whatever_is_looked_up_can_be_said(postgres: PostgresStore, name: str) -> None:
     with pytest.raises(Exception, match="session_not_found"):
-        postgres.read(sessions.get(name))
+        postgres.read(sessions.get(Claim(name)))
     turn = postgres.new_turn(request_id=name)
     assert postgres.read(turns.find_repeat(turn)) is None
 
@@ -130,7 +131,7 @@ def test_whatever_is_looked_up_can_be_said(postgres: PostgresStore, name: str) -
 @pytest.mark.parametrize("content", ["a\0b\ud800c", "\ud83d\ude00"])
 def test_what_cannot_be_stored_is_replaced(postgres: PostgresStore, content: str) -> None:
     postgres.exchange(content, content)
-    whole = postgres.read(messages.page("s1", limit=None, before=None, max_bytes=2**20))
+    whole = postgres.read(messages.page(Claim("s1"), limit=None, before=None, max_bytes=2**20))
     wanted = (
         content.replace("\0", "\ufffd").replace("\ud800", "\ufffd").replace("\ud83d\ude00", "😀")
     )

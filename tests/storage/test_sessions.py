@@ -4,6 +4,7 @@ import pytest
 
 from protocol.errors import Refusal
 from storage import messages, sessions, turns
+from storage.claims import Claim
 from storage.operations import Operation, StorageError
 from storage.times import age_s
 from tests.storage.store import SqliteStore, Store
@@ -34,7 +35,7 @@ def refused(store: Store, operation: Operation[object]) -> str:
 def test_a_session_is_found_as_it_was_created(store: Store) -> None:
     metadata: dict[str, object] = {"user": "지혜", "n": [1, {"a": None}], "emoji": "😀\u2028"}
     created = store.write(sessions.create("s2", metadata))
-    assert store.read(sessions.get("s2")) == created
+    assert store.read(sessions.get(Claim("s2"))) == created
     assert created.metadata == metadata
     assert created.created_at == created.last_accessed
     assert 0 <= age_s(created.created_at) < 60
@@ -47,30 +48,30 @@ def test_a_session_cannot_be_created_twice(store: Store) -> None:
 
 def test_what_is_not_there_is_not_found(store: Store) -> None:
     for operation in (sessions.get, sessions.touch, sessions.remove):
-        assert refused(store, operation("nobody")) == "session_not_found"
+        assert refused(store, operation(Claim("nobody"))) == "session_not_found"
 
 
 @pytest.mark.parametrize("stored", [None, "", "null", "[1]", "{oops", "5", "[" * 10_000])
 def test_metadata_that_makes_no_sense_is_none(store: Store, stored: str | None) -> None:
     store.execute("UPDATE sessions SET metadata = :stored", stored=stored)
-    assert store.read(sessions.get("s1")).metadata == {}
+    assert store.read(sessions.get(Claim("s1"))).metadata == {}
 
 
 def test_metadata_can_be_said_whatever_the_original_let_in(store: Store) -> None:
     store.execute("""UPDATE sessions SET metadata = '{"\\ud800": [NaN, "\\udc00"]}'""")
-    found = store.read(sessions.get("s1"))
+    found = store.read(sessions.get(Claim("s1")))
     assert '"metadata":{"\ufffd":[null,"\ufffd"]}' in found.model_dump_json()
 
 
 def test_a_use_is_noted(store: Store) -> None:
     for operation in (sessions.touch, sessions.note_use):
         use(store, "s1", LONG_AGO)
-        store.write(operation("s1"))
+        store.write(operation(Claim("s1")))
         assert age_s(last_use(store)) < 60
 
 
 def test_a_use_of_what_is_not_there_may_be_noted_without_a_refusal(store: Store) -> None:
-    store.write(sessions.note_use("nobody"))
+    store.write(sessions.note_use(Claim("nobody")))
 
 
 def test_a_removed_session_leaves_no_row_behind(store: Store) -> None:
@@ -80,7 +81,7 @@ def test_a_removed_session_leaves_no_row_behind(store: Store) -> None:
         store.exchange(question)
     store.exchange("two, better", replaces=2)
     store.ask("open")
-    store.write(sessions.remove("s1"))
+    store.write(sessions.remove(Claim("s1")))
     for table in ("sessions", "messages", "message_order", "turns"):
         owners = store.rows(f"SELECT DISTINCT session_id FROM {table}")
         assert owners == [("s2",)], table
@@ -88,11 +89,11 @@ def test_a_removed_session_leaves_no_row_behind(store: Store) -> None:
 
 def test_a_turn_whose_session_was_removed_can_neither_go_on_nor_end(store: Store) -> None:
     turn = store.ask()
-    store.write(sessions.remove("s1"))
+    store.write(sessions.remove(Claim("s1")))
     store.write(turns.checkpoint(turn, "안녕"))
     assert not store.end(turn)
     assert store.read(turns.lapsed(most=100)) == []
-    assert refused(store, messages.page("s1", limit=1, before=None, max_bytes=1)) == (
+    assert refused(store, messages.page(Claim("s1"), limit=1, before=None, max_bytes=1)) == (
         "session_not_found"
     )
 
@@ -133,10 +134,10 @@ def test_a_session_with_an_open_turn_does_not_expire(store: Store) -> None:
 def test_a_session_that_came_into_use_again_is_not_deleted_as_unused(store: Store) -> None:
     [(used,)] = store.rows("SELECT last_accessed FROM sessions")
     with pytest.raises(Refusal):
-        store.write(sessions.remove("s1", unused_since=used))
+        store.write(sessions.remove_unused("s1", since=used))
     store.ask()
     with pytest.raises(Refusal):
-        store.write(sessions.remove("s1", unused_since="2999-01-01T00:00:00.000000Z"))
+        store.write(sessions.remove_unused("s1", since="2999-01-01T00:00:00.000000Z"))
     store.session("s2")
-    store.write(sessions.remove("s2", unused_since="2999-01-01T00:00:00.000000Z"))
+    store.write(sessions.remove_unused("s2", since="2999-01-01T00:00:00.000000Z"))
     assert store.rows("SELECT session_id FROM sessions") == [("s1",)]

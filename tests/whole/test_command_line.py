@@ -97,7 +97,8 @@ async def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
 
 
 async def test_a_host_that_does_not_exist_is_one_line(tmp_path: Path) -> None:
-    code, line = await _refused(*MODULE, directory=tmp_path, PORT="0", HOST="no such host")
+    there = {"PORT": "0", "HOST": "no such host", "ALLOW_ANONYMOUS": "true"}
+    code, line = await _refused(*MODULE, directory=tmp_path, **there)
     assert code == 1
     assert line.startswith("midm-gateway: cannot listen on no such host:0: ")
 

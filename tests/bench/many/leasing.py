@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from storage import leases, sessions, turns
+from storage.claims import Claim
 from storage.database import Database, open_database
 from storage.migrations import migrate
 from storage.operations import Operation
@@ -84,7 +85,7 @@ def _begin(slots: range, nodes: int) -> Operation[None]:
         session = session_name(slot)
         yield from sessions.create(session, {})
         new = NewTurn(
-            session_id=session,
+            claim=Claim(session),
             message="안녕하세요",
             replaces=None,
             request_id=None,

@@ -17,6 +17,7 @@ from gateway.nodes.link import Link, LinkTimes, open_link
 from protocol.cursor import BEGINNING, END, Cursor
 from protocol.errors import Refusal
 from protocol.server_frames import Frame, Start, UserMessage, token_frames
+from storage.claims import Claim
 from storage.database import Database
 from storage.operations import Operation
 
@@ -122,7 +123,7 @@ class Tab:
     async def open(self, at: Cursor = BEGINNING) -> AsyncIterator["Tab"]:
         with self._node.broker.watch(self._session_id, self._rung.set) as channel:
             database = cast(Database, Asked(self.stored, self))
-            self.reader = Reader(self._session_id, at, channel=channel, database=database)
+            self.reader = Reader(Claim(self._session_id), at, channel=channel, database=database)
             reading = asyncio.create_task(self._read())
             try:
                 yield self

@@ -10,6 +10,7 @@ from sqlalchemy import update
 from gateway.nodes.keeper import Keeper
 from gateway.settings import Settings
 from storage import leases, turns
+from storage.claims import Claim
 from storage.operations import Operation, StorageError
 from storage.tables import leases as table_of_leases
 from storage.turns import StoredTurn
@@ -122,7 +123,7 @@ async def test_a_turn_that_was_cancelled_as_its_node_died_ends_cancelled_with_wh
         session_id = tab.session_id
         kept = await there.house.database.write(turns.accept(new_turn(session_id, "gone-1")))
         await there.house.database.write(turns.leave(kept, "half of "))
-        assert await there.house.turns.cancel(session_id, None) == 1
+        assert await there.house.turns.cancel(Claim(session_id), None) == 1
         await there.house.turns.take_up()
         ending = await tab.ends()
         assert (ending["type"], ending["finish_reason"]) == ("complete", "cancelled")

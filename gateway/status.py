@@ -1,0 +1,81 @@
+"""What anybody may ask: what this is, and how it is."""
+
+from importlib.metadata import version
+from typing import Literal
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from gateway.house import house_of
+from gateway.replies import json_response
+from protocol import rest
+from protocol.openapi import openapi
+from storage.times import utc_now
+
+VERSION = version("midm-chat-gateway")
+ENDPOINTS = {
+    "websocket": "GET /ws",
+    "sessions": {
+        "create": "POST /api/sessions",
+        "get": "GET /api/sessions/{session_id}",
+        "delete": "DELETE /api/sessions/{session_id}",
+        "messages": "GET /api/sessions/{session_id}/messages",
+        "events": "GET /api/sessions/{session_id}/events",
+        "cancel": "POST /api/sessions/{session_id}/cancel",
+    },
+    "chat": {"completion": "POST /api/chat", "stream": "POST /api/chat/stream"},
+    "health": "GET /api/health",
+    "readiness": "GET /readyz",
+}
+
+
+async def index(request: Request) -> Response:
+    """Say what this is and where things are."""
+    about = {"service": "midm-chat-gateway", "version": VERSION, "status": "running"}
+    return JSONResponse(about | {"endpoints": ENDPOINTS})
+
+
+async def openapi_document(request: Request) -> Response:
+    """Describe the REST calls for programs."""
+    return JSONResponse(openapi())
+
+
+async def health(request: Request) -> Response:
+    """Tell what works; 200 even where something does not."""
+    house = house_of(request)
+    model = await house.probe.model()
+    database_connected = await house.probe.database()
+    broker_connected = house.broker.ready and house.admission.ready
+    well = model.available and database_connected and broker_connected
+    return json_response(
+        rest.Health(
+            status="healthy" if well else "degraded",
+            timestamp=utc_now(),
+            llm_server_available=model.available,
+            database_connected=database_connected,
+            broker_connected=broker_connected,
+            llm_server_busy=model.busy,
+            simulated=house.settings.simulated,
+            node=house.node,
+            database="postgresql" if house.settings.shared else "sqlite",
+            broker="redis" if house.settings.shared else "memory",
+            connections=len(house.connections),
+            running_turns=house.turns.running,
+            queued_turns=house.admission.waiting,
+            version=VERSION,
+        )
+    )
+
+
+async def readiness(request: Request) -> Response:
+    """Tell whether new work is welcome here: 200 or 503, for whoever spreads it over nodes."""
+    house = house_of(request)
+    works: dict[Literal["broker", "database", "draining"], bool] = {
+        "broker": house.broker.ready and house.admission.ready,
+        "database": await house.probe.database(),
+        "draining": not house.turns.draining,
+    }
+    missing = [name for name, well in works.items() if not well]
+    return json_response(
+        rest.Readiness(ready=not missing, missing=missing), 503 if missing else 200
+    )
