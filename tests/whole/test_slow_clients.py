@@ -71,7 +71,7 @@ async def test_who_leaves_in_the_middle_of_a_request_leaves_no_traceback(tmp_pat
     async with gateway(tmp_path) as program:
         target = urlsplit(program.url)
         _, writer = await asyncio.open_connection(target.hostname, target.port)
-        writer.write(b"POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        writer.write(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
         await writer.drain()
         async with httpx.AsyncClient(base_url=program.url, trust_env=False) as http:
             await http.get("/api/health")  # answered, so the request before it is being read
