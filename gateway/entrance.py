@@ -1,6 +1,7 @@
 """Who comes in: from where, who they have proved to be, and whether there is room."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from starlette.requests import HTTPConnection
 
@@ -60,6 +61,13 @@ class Entrance:
             return None
         return Caller(await self.authenticator.identify(found), self.address(connection))
 
+    def has_yet_to_ask(self, connection: HTTPConnection, ticket: str | None) -> bool:
+        """Whether a connection came without the credentials that it needs."""
+        try:
+            return self.authenticator.required and self.found(connection, ticket) is None
+        except Refusal:
+            return False  # they are no good, which is soon said
+
     def found(self, connection: HTTPConnection, ticket: str | None) -> Bearer | Ticket | None:
         """Find the credentials that a connection came with; raises `Refusal` (`unauthorized`)."""
         if not self.authenticator.configured:
@@ -98,10 +106,15 @@ class Entrance:
         except Full as full:
             raise NoRoom(full.limit) from None
 
-    def take_seat(self, address: str | None) -> Seat:
-        """Count a connection of somebody who has yet to say who; raises `NoRoom`."""
+    def take_seat(self, address: str | None, *, unknown: bool) -> Seat:
+        """Count a connection before it is known whose it is; raises `NoRoom`.
+
+        `unknown` if that is yet to be said: of those there is a limit of its own, so that who says
+        nothing keeps nobody out who did.
+        """
         try:
-            return self.occupancy.sit(address)
+            sit = self.occupancy.sit if unknown else partial(self.occupancy.sit_as, None)
+            return sit(address)
         except Full as full:
             raise NoRoom(full.limit) from None
 

@@ -218,8 +218,9 @@ def close_code(refusal: Refusal) -> CloseCode:
         case ErrorCode.SESSION_NOT_FOUND:
             return CloseCode.SESSION_GONE
         case ErrorCode.RATE_LIMITED:
-            whose = isinstance(refusal, NoRoom)
-            return CloseCode.TOO_MANY_CONNECTIONS if whose else CloseCode.RATE_LIMITED
+            # Where it is not time that helps, to come back would not either.
+            for_good = isinstance(refusal, NoRoom) or refusal.retry_after_ms is None
+            return CloseCode.TOO_MANY_CONNECTIONS if for_good else CloseCode.RATE_LIMITED
         case ErrorCode.SHUTTING_DOWN:
             return CloseCode.RESTART
         case ErrorCode.INTERNAL:

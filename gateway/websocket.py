@@ -79,7 +79,8 @@ async def websocket_endpoint(socket: WebSocket) -> None:
         await socket.send_denial_response(refused)
         return
     try:
-        seat = house.entrance.take_seat(address)
+        unknown = house.entrance.has_yet_to_ask(socket, socket.query_params.get("ticket"))
+        seat = house.entrance.take_seat(address, unknown=unknown)
     except NoRoom as full:
         await _refuse_room(socket, full)
         return

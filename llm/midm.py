@@ -38,7 +38,6 @@ _HEADERS = {
 }
 _JSON = {"Content-Type": "application/json"}
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-_REFUSAL_BYTES, _REFUSAL_S = 4096, 1.0
 _HEALTH_BYTES = 64 * 1024
 
 
@@ -87,7 +86,7 @@ class Midm:
         limit = _Limit(self._patience.first_token_s, UpstreamTimeout)
         try:
             async with self._call(self._to_stream, limit=limit, body=body) as response:
-                await _require_ok(response)
+                _require_ok(response)
                 _require_events(response)
                 return await self._listen(response, reply=reply, limit=limit)
         finally:
@@ -105,7 +104,7 @@ class Midm:
         reply = self._reply(say, generation)
         limit = _Limit(self._patience.reply_s, UpstreamTimeout)
         async with self._call(self._to_chat, limit=limit, body=body) as response:
-            await _require_ok(response)
+            _require_ok(response)
             answer = await _read(response, reply.max_bytes)
         return reply.hear_whole(parse(answer))
 
@@ -237,13 +236,11 @@ def _require(condition: object, otherwise: str) -> None:
         raise ValueError(otherwise)
 
 
-async def _require_ok(response: httpx.Response) -> None:
+def _require_ok(response: httpx.Response) -> None:
     status = response.status_code
     if response.is_success:
         return
-    with suppress(httpx.HTTPError, TimeoutError):
-        async with asyncio.timeout(_REFUSAL_S):
-            logger.debug("status %d: %r", status, await _read(response, _REFUSAL_BYTES))
+    # Its words are not read: they may quote what a user has said, which no log is to hold.
     if status in _OVERLOADED:
         raise UpstreamUnavailable(f"the model server answers with status {status}")
     raise UpstreamFailed(f"the model server answers with status {status}")

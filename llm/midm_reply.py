@@ -1,15 +1,12 @@
 """What midm says of a reply, event by event: its text, and how it ended. Pure."""
 
 import json
-import logging
 from typing import Any, NoReturn, TypeGuard
 
 from llm.client import Ending, FinishReason, ReplyTooLong, Say, UpstreamFailed, Usage
 from llm.midm_chunks import Chunks
 from protocol import sse
 from protocol.text import Storable, storable
-
-logger = logging.getLogger(__name__)
 
 _decode = json.JSONDecoder().decode
 
@@ -87,7 +84,7 @@ class Reply:
             case "complete":
                 self._end(event.get("total_tokens"))
             case "error":
-                logger.debug("the model server reports: %r", event.get("message"))
+                # Its words may quote what a user has said, which no log is to hold.
                 raise UpstreamFailed("the model server reports an error")
             case kind:
                 self.ignored += kind != "start"

@@ -333,10 +333,7 @@ async def test_what_a_status_means(
     assert type(asked.error) is error
 
 
-async def test_a_refusal_without_end_is_a_refusal(
-    model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("llm.midm._REFUSAL_S", 0.05)
+async def test_a_refusal_without_end_is_a_refusal(model: ScriptedModel) -> None:
     async with asking(model) as (asked, call):
         await call.wire(b"HTTP/1.1 503 Busy\r\nContent-Length: 9\r\n\r\n")
     assert type(asked.error) is UpstreamUnavailable
