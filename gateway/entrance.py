@@ -1,6 +1,6 @@
 """Who comes in: from where, who they have proved to be, and whether there is room."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from starlette.requests import HTTPConnection
@@ -11,12 +11,11 @@ from gateway.caller import Caller
 from gateway.hosts import Hosts, host_of
 from gateway.limits.addresses import Proxies, address_of
 from gateway.limits.allowance import spend
-from gateway.limits.buckets import Buckets, MemoryBuckets, Rate
+from gateway.limits.buckets import Buckets, Rate
 from gateway.limits.occupancy import Crowd, Full, Occupancy, Seat
 from gateway.origins import Origins
 from protocol.errors import ErrorCode, Refusal
 
-ONE_LINE = Rate(per_minute=1, burst=1)
 COME_AGAIN_MS = 5_000
 """When whoever found no room is to try again."""
 
@@ -33,7 +32,6 @@ class Entrance:
     buckets: Buckets
     handshakes: Rate
     sessions: Rate
-    lines: MemoryBuckets = field(default_factory=MemoryBuckets)
 
     def admits(self, connection: HTTPConnection) -> bool:
         """Whether a page, if it is one, may connect from where it was loaded."""
@@ -77,10 +75,6 @@ class Entrance:
             subprotocols=connection.scope.get("subprotocols", ()),
             ticket=ticket,
         )
-
-    def is_worth_a_line(self, address: str | None) -> bool:
-        """Whether to log that somebody was refused: whoever asks again and again fills no disk."""
-        return not self.lines.take_now(f"line:{address}", ONE_LINE)
 
     async def shake_hands(self, address: str | None) -> float:
         """Count a handshake; seconds to wait, 0.0 if it may go on."""

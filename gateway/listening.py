@@ -1,9 +1,13 @@
 """Where connections come in, and how long the gateway waits for whoever is at their other end."""
 
 import errno
+import resource
 import socket
 from contextlib import ExitStack
 from dataclasses import dataclass
+
+MAX_OPEN_FILES = 1 << 20
+"""More than Linux lets a process have unless told to; some systems say that there is no limit."""
 
 
 @dataclass(frozen=True)
@@ -17,13 +21,37 @@ class PeerLimits:
     """How long it may take to send the body after that."""
 
     max_head_bytes: int = 64 * 1024
-    """How long a head may be; one more read of the socket may come on top."""
+    """How long a head may be, or what comes between two pieces of a body.
+
+    A head that begins behind another request, in one read with it, may be twice as long.
+    """
+
+    max_target_bytes: int = 8_000
+    """How long the path and query may be; RFC 9112, section 3, asks for no less."""
+
+    max_header_lines: int = 100
+    """How many lines a head may have, with those that may follow a body."""
+
+    max_pipelined: int = 16
+    """How many requests may wait for the answers to those before them."""
+
+    max_fragments: int = 10_000
+    """In how many frames a message may come: empty ones never add up to its largest size."""
+
+    frames_at_once: int = 200
+    """How many frames may come together before it is made to wait."""
+
+    frames_per_s: int = 2_000
+    """How fast they may come; each costs us more than it costs whoever sends it."""
+
+    flood_s: float = 5.0
+    """For how long it may be made to wait; after that it is a flood, and the peer is dropped."""
 
     read_s: float = 60.0
     """How long it may leave its socket full before it is dropped; it can resume by cursor."""
 
     close_s: float = 2.0
-    """How long it may take to read what is left once its WebSocket is being closed."""
+    """How long it may take to read what is left once its connection is being closed."""
 
     ping_every_s: float = 26.0
     """How often a WebSocket is pinged, at least.
@@ -37,6 +65,12 @@ class PeerLimits:
     max_unread_bytes: int = 1024 * 1024
     """So much written and not read, and the peer is dropped: it floods us with pings."""
 
+    spare_files: int = 128
+    """How many of the files that the process may open are not for peers.
+
+    The database and the model server need some even while every other one is a peer's.
+    """
+
     send_buffer_bytes: int = 128 * 1024
     """What the kernel keeps of a peer that does not read; it doubles this."""
 
@@ -45,6 +79,27 @@ class PeerLimits:
 
     To Linux a peer that does not read is one of those; so this is longer than `read_s`.
     """
+
+
+def raise_open_files() -> int:
+    """Let the process open as many files as it may, each connection being one; return how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= most:
+        return soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
+
+
+def is_spare(descriptor: int, limits: PeerLimits) -> bool:
+    """Whether a connection has one of the files that are not for peers.
+
+    A new file gets the lowest number that is free (POSIX), so a high one says how many are open.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return False
+    return descriptor >= soft - min(limits.spare_files, soft // 4)
 
 
 def listening_sockets(host: str, port: int, limits: PeerLimits) -> list[socket.socket]:
@@ -90,6 +145,9 @@ def _options(limits: PeerLimits) -> list[tuple[int, int, int]]:
     options = [
         (socket.SOL_SOCKET, socket.SO_REUSEADDR, 1),
         (socket.SOL_SOCKET, socket.SO_SNDBUF, limits.send_buffer_bytes),
+        # uvloop sets it, but asyncio does not on what such a socket accepts: a second write would
+        # wait until the first is acknowledged, which a peer that has nothing to say puts off 40 ms.
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     ]
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux alone has it
         options.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limits.unacknowledged_ms))

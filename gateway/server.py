@@ -17,9 +17,10 @@ from starlette.applications import Starlette
 from gateway.app import create_app
 from gateway.greeting import farewell
 from gateway.house import House
-from gateway.listening import PeerLimits, listening_sockets
+from gateway.http_connection import ChatHttp
+from gateway.listening import PeerLimits, listening_sockets, raise_open_files
 from gateway.settings import Settings
-from gateway.sockets import ChatHttp, ChatSocket
+from gateway.sockets import ChatSocket
 from gateway.websocket import short_cut
 from storage.operations import StorageError
 
@@ -106,6 +107,7 @@ class GatewayServer(uvicorn.Server):
 
 def serve(settings: Settings) -> None:
     """Run the gateway until it is told to stop; raises `CannotStart`."""
+    raise_open_files()
     GatewayServer(settings).run()
 
 

@@ -1,18 +1,19 @@
-"""Connections that end: uvicorn's protocols, mended where they would wait for ever.
+"""WebSockets that end: uvicorn's protocol, mended where it would wait or take in for ever.
 
 uvicorn closes a connection with `transport.close()`, which first waits until the peer has read
-all that was written, and it sets no limit to the head of a request. A peer that does not read, or
-does not speak, is then never dropped: not by the ping timeout, and not at shutdown, which it keeps
-from ending. What is overridden here is private to uvicorn; `tests/gateway/test_sockets.py` pins it.
+all that was written. A peer that does not read is then never dropped: not by the ping timeout, and
+not at shutdown, which it keeps from ending. One that speaks without end is taken in whole, and
+nobody else gets a turn meanwhile.
+What is overridden here is private to uvicorn; `tests/gateway/test_sockets.py` pins it.
 """
 
 import asyncio
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, cast
 from weakref import ref
 
 from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
@@ -20,117 +21,15 @@ from websockets.frames import Frame
 from websockets.http11 import Request
 
 from gateway.listening import PeerLimits
-from gateway.transports import BoundedTransport, Limit
+from gateway.transports import BoundedTransport, Pace
 from gateway.waiting import Gate, Mailbox
 from protocol.errors import CloseCode
 
-_HEAD_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-    b"content-length: 0\r\nconnection: close\r\n\r\n"
-)
 _DEFAULT = PeerLimits()
 _EXTENSION = "midm.socket"
 
-
-class ChatHttp(HttpToolsProtocol):
-    """One HTTP connection, which may become a WebSocket."""
-
-    def __init__(self, *arguments: Any, limits: PeerLimits = _DEFAULT, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._limits = limits
-        self._request_limit = Limit(self.loop)
-        self._in_head = False
-        self._head_bytes = 0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Expect a request."""
-        self.peer = BoundedTransport(
-            transport, self.loop, read_s=self._limits.read_s, close_s=self._limits.read_s
-        )
-        super().connection_made(cast(asyncio.Transport, self.peer))
-        self._expect_head()
-
-    def data_received(self, data: bytes) -> None:
-        """Take the next bytes, as long as a head they belong to is not too large."""
-        in_head = self._in_head
-        if not in_head and self._is_idle():
-            # Line breaks before a request are none, but they end uvicorn's keep-alive timeout.
-            self._request_limit.start(self._limits.head_s, self._give_up_request)
-        super().data_received(data)
-        if in_head and self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > self._limits.max_head_bytes:
-                self._refuse_head()
-
-    def handle_websocket_upgrade(self) -> None:
-        """Hand the connection over, and leave nothing behind."""
-        super().handle_websocket_upgrade()
-        # It knows us as we know it: nobody but the garbage collector could free the two.
-        self.parser = None  # type: ignore[assignment]
-
-    def on_message_begin(self) -> None:
-        """Expect the rest of the next request's head."""
-        super().on_message_begin()
-        self._expect_head()
-
-    def on_headers_complete(self) -> None:
-        """Be content with the head; expect the body."""
-        self._in_head = False
-        self._request_limit.start(self._limits.body_s, self._give_up_request)
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        """Be content with the request."""
-        self._request_limit.lift()
-        super().on_message_complete()
-
-    def eof_received(self) -> None:
-        """Close the connection when the peer says that it will say no more."""
-        self.transport.close()
-
-    def pause_writing(self) -> None:
-        """Give a peer that does not read some time."""
-        super().pause_writing()
-        self.peer.expect_reading(self.transport.abort)
-
-    def resume_writing(self) -> None:
-        """Go on with a peer that reads again."""
-        super().resume_writing()
-        self.peer.reads()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Expect nothing any more."""
-        super().connection_lost(exc)
-        self._request_limit.lift()
-        self.peer.lost()
-
-    def shutdown(self) -> None:
-        """Close the connection as soon as its response is complete."""
-        super().shutdown()
-        self.loop.call_later(self._limits.close_s, self._leave)
-
-    def _leave(self) -> None:
-        # Whoever neither reads nor says all that was announced is not waited for any longer.
-        if self.peer.is_full or self._request_limit.counts or self.transport.is_closing():
-            self.transport.abort()
-
-    def _expect_head(self) -> None:
-        self._in_head, self._head_bytes = True, 0
-        self._request_limit.start(self._limits.head_s, self._give_up_request)
-
-    def _is_idle(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
-
-    def _give_up_request(self) -> None:
-        if self.flow.read_paused or self.pipeline:  # it is we who are slow: it asked before that
-            self._request_limit.start(self._limits.head_s, self._give_up_request)
-        else:
-            self.transport.abort()
-
-    def _refuse_head(self) -> None:
-        if self._is_idle():
-            self.transport.write(_HEAD_TOO_LARGE)
-        self.transport.close()
+_BITE_BYTES = 8 * 1024
+"""What is parsed at once: 1,400 of the smallest frames, which take 10 ms; a read may be 256 KB."""
 
 
 class ChatSocket(WebSocketsSansIOProtocol):
@@ -144,7 +43,7 @@ class ChatSocket(WebSocketsSansIOProtocol):
     # More than 30 attributes do not fit into what instances share (PEP 412): each would have a
     # dictionary of its own, of 1.6 KB.
     __slots__ = (
-        *("_limits", "_message", "peer", "_was_full"),
+        *("_limits", "_message", "_fragments", "_unread", "_frames", "_pace", "peer", "_was_full"),
         *("config", "app", "loop", "logger", "root_path", "asgi_version", "app_state"),
         *("connections", "tasks", "default_headers", "transport", "server", "client", "scheme"),
         *("queue", "handshake_initiated", "handshake_complete", "close_sent", "disconnected"),
@@ -158,6 +57,9 @@ class ChatSocket(WebSocketsSansIOProtocol):
         super().__init__(*arguments, **options)
         self._limits = limits
         self._was_full = False
+        self._unread = b""
+        self._frames = self._fragments = 0
+        self._pace = Pace(limits)
         # Not of the types that uvicorn names, but with all it calls of them; a test pins that.
         self.queue: Mailbox[Any] = Mailbox()  # type: ignore[assignment]
         self.writable: Gate = Gate()  # type: ignore[assignment]
@@ -180,17 +82,34 @@ class ChatSocket(WebSocketsSansIOProtocol):
             # Weakly, for it is we who keep the scope.
             cast("dict[str, Any]", self.scope["extensions"])[_EXTENSION] = ref(self)
 
+    def limit_message(self, max_bytes: int) -> None:
+        """Accept no larger message from now on, whole or in fragments: it is closed with 1009."""
+        self.conn.max_message_size = max_bytes
+
     def data_received(self, data: bytes) -> None:
         """Take the next bytes; first of all a whole head, with which HTTP was content."""
-        super().data_received(data)
         if not self.handshake_initiated:
-            # websockets is not; it has put an answer by, which uvicorn never looks at.
-            self.transport.write(b"".join(self.conn.data_to_send()))
-            self.transport.close()
+            super().data_received(data)
+            if not self.handshake_initiated:
+                # websockets is not content; it has put an answer by, which uvicorn never looks at.
+                self.transport.write(b"".join(self.conn.data_to_send()))
+                self.transport.close()
+        elif self.handshake_complete:
+            self._unread += data
+            if not self.peer.is_resting:
+                self._take_frames()
+        else:
+            # It may not speak before it is answered (RFC 6455, section 4.1).
+            self.transport.abort()
+
+    def handle_events(self) -> None:
+        """Count the frames that have come, and deal with them."""
+        self._frames += len(self.conn.events)
+        super().handle_events()
 
     def eof_received(self) -> None:
         """Close the connection when the peer says that it will say no more."""
-        self.transport.close()
+        self.peer.close_both()
 
     def pause_writing(self) -> None:
         """Give a peer that does not read some time."""
@@ -212,12 +131,27 @@ class ChatSocket(WebSocketsSansIOProtocol):
 
     def handle_cont(self, event: Frame) -> None:
         """Keep a message that comes in pieces in one: a piece weighs more than the byte in it."""
+        if self.close_sent:
+            return
         if len(self.frames) == 1:
-            self._message = bytearray(self.frames.pop())
+            self._message, self._fragments = bytearray(self.frames.pop()), 1
         self._message += event.data
-        if event.fin:
+        self._fragments += 1
+        if self._fragments > self._limits.max_fragments:
+            self._fail(CloseCode.TOO_LARGE, "too many fragments")
+        elif event.fin:
             self.frames = [bytes(self._message)]
             self.send_receive_event_to_app()
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand a message on, unless it is no text and the peer has closed in the same breath."""
+        with suppress(InvalidState):
+            super().send_receive_event_to_app()
+
+    def handle_parser_exception(self) -> None:
+        """Tell the peer why it is closed, even if it goes on sending."""
+        self.peer.linger(self._limits.close_s)
+        super().handle_parser_exception()
 
     def handle_ping(self) -> None:
         """Answer a ping, unless the peer has let too many answers pile up."""
@@ -277,6 +211,29 @@ class ChatSocket(WebSocketsSansIOProtocol):
         elif message["type"] == "websocket.http.response.body":
             # Refused by the application, which is an answer: uvicorn would log that there is none.
             self.handshake_complete = not message.get("more_body", False)
+
+    def _take_frames(self) -> None:
+        """Take what has come, or so much of it that everybody else has a turn too."""
+        data, self._unread = self._unread, b""
+        for at in range(0, len(data), _BITE_BYTES):
+            if self.transport.is_closing():
+                return
+            self._frames, end = 0, at + _BITE_BYTES
+            super().data_received(data[at:end])
+            if (rest_s := self._pace.rest_s(self._frames, now=self.loop.time())) > 0:
+                self._unread = data[end:]
+                self._rest(rest_s)
+                return
+
+    def _rest(self, seconds: float) -> None:
+        if self._pace.is_too_fast:
+            self._fail(CloseCode.RATE_LIMITED, "too many frames")
+        else:
+            self.peer.rest(seconds, self._take_frames)
+
+    def _fail(self, code: CloseCode, reason: str) -> None:
+        self.conn.fail(code, reason)
+        self.handle_parser_exception()
 
     def _give_up_reader(self) -> None:
         try:

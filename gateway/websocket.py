@@ -74,8 +74,7 @@ async def websocket_endpoint(socket: WebSocket) -> None:
     address = house.entrance.address(socket)
     refused = await denial(socket, house.entrance, address)
     if refused is not None:
-        if house.entrance.is_worth_a_line(address):
-            log.warning("refused a WebSocket of %s: %d", address or "here", refused.status_code)
+        log.warning("refused a WebSocket: %d, %s", refused.status_code, address or "this machine")
         await socket.send_denial_response(refused)
         return
     try:

@@ -66,7 +66,9 @@ async def reading_events(url: str, session_id: str) -> None:
 async def half_a_request(url: str, session_id: str) -> None:
     """Begin to ask and vanish."""
     async with Peer(url) as peer:
-        await peer.send(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        await peer.send(
+            b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
+        )
 
 
 async def not_welcome(url: str, session_id: str) -> None:

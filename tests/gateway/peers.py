@@ -6,7 +6,7 @@ import os
 import random
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
@@ -83,6 +83,11 @@ class Peer:
                 return await asyncio.get_running_loop().sock_recv(self._socket, most)
             except ConnectionResetError:
                 return b""
+
+    def close_sending(self) -> None:
+        """Say that nothing more will be said, and go on reading."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
 
     async def rest(self) -> bytes:
         """Read until the connection is closed."""

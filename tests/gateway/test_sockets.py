@@ -4,7 +4,7 @@ import gc
 import logging
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from inspect import getsource, isfunction, isgenerator
 from pathlib import Path
@@ -19,14 +19,16 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.server import ServerProtocol
 
+from gateway.http_connection import ChatHttp
 from gateway.listening import PeerLimits
-from gateway.sockets import ChatHttp, ChatSocket
+from gateway.sockets import ChatSocket
 from gateway.transports import BoundedTransport
 from gateway.waiting import Gate, Mailbox
 from tests.gateway.harness import Json
 from tests.gateway.peers import (
     CLOSE,
     PING,
+    PONG,
     SMALL,
     Peer,
     Served,
@@ -234,17 +236,142 @@ async def test_a_flood_of_pings_that_nobody_reads_ends_the_connection(tmp_path: 
 
 
 async def test_a_message_in_many_small_pieces_is_one_message(tmp_path: Path) -> None:
-    async with serving(tmp_path, PATIENT) as served, Peer(served.url) as peer:
+    limits = replace(PATIENT, max_fragments=10_000, frames_per_s=1_000_000)
+    async with serving(tmp_path, limits) as served, Peer(served.url) as peer:
         await peer.open()
-        # Text, its first piece; its continuations; the last of them (RFC 6455, section 5.4).
-        await peer.send(bytes((0x01, 0x80, 0, 0, 0, 0)))
-        await peer.send(bytes((0x00, 0x80, 0, 0, 0, 0)) * 100_000)
         [connection] = served.connections
+        # Text, its first piece; its continuations; the last of them (RFC 6455, section 5.4).
+        await peer.send(fragment(b"", opcode=1))
+        await peer.send(fragment(b"") * 9_995)
         for piece in (b"/", b"", b"ping"):
-            await peer.send(bytes((0x00, 0x80 | len(piece), 0, 0, 0, 0)) + piece)
+            await peer.send(fragment(piece))
         await peer.say(0)
         assert await peer.frame() == {"type": "pong"}
         assert connection.frames == []
+
+
+async def test_a_message_in_more_pieces_than_that_is_closed_with_1009(tmp_path: Path) -> None:
+    limits = replace(PATIENT, max_fragments=1_000)
+    async with serving(tmp_path, limits) as served, Peer(served.url) as peer:
+        await peer.open()
+        await peer.send(fragment(b"", opcode=1) + fragment(b"") * 1_000)
+        assert (await peer.frame())["code"] == 1009
+        await peer.say(CLOSE)
+        assert await peer.rest() == b""
+
+
+# Who says too much
+
+
+def fragment(piece: bytes, *, opcode: int = 0) -> bytes:
+    return bytes((opcode, 0x80 | len(piece), 0, 0, 0, 0)) + piece
+
+
+def sized(size: int) -> bytes:
+    return b"/ping".ljust(size)
+
+
+def whole(size: int) -> list[bytes]:
+    return [b"\x81\xfe" + size.to_bytes(2, "big") + bytes(4) + sized(size)]
+
+
+def in_fragments(size: int) -> list[bytes]:
+    text = sized(size)
+    last = text[100:]
+    rest = b"\x80\xfe" + len(last).to_bytes(2, "big") + bytes(4) + last
+    return [fragment(text[:50], opcode=1), fragment(text[50:100]), rest]
+
+
+@pytest.mark.parametrize("written", [whole, in_fragments])
+async def test_a_message_may_be_as_large_as_the_application_says(
+    written: Callable[[int], list[bytes]], tmp_path: Path
+) -> None:
+    async with serving(tmp_path, PATIENT) as served, Peer(served.url) as peer:
+        await peer.open()
+        [connection] = served.connections
+        for most in (4_096, 8_192, 1_000):
+            connection.limit_message(most)
+            await peer.send(b"".join(written(most)))
+            assert await peer.frame() == {"type": "pong"}
+        await peer.send(b"".join(written(1_001)))
+        assert (await peer.frame())["code"] == 1009
+
+
+async def test_a_limit_counts_for_the_message_that_is_coming_too(tmp_path: Path) -> None:
+    async with serving(tmp_path, PATIENT) as served, Peer(served.url) as peer:
+        await peer.open()
+        [connection] = served.connections
+        await peer.send(fragment(b"x" * 100, opcode=1))
+        await until(lambda: bool(connection.frames))
+        connection.limit_message(99)
+        await peer.send(fragment(b""))
+        assert (await peer.frame())["code"] == 1009
+
+
+async def test_who_is_closed_for_an_error_is_heard_out(tmp_path: Path) -> None:
+    limits = replace(PATIENT, close_s=LONG_S)
+    async with serving(tmp_path, limits) as served, Peer(served.url) as peer:
+        await peer.open()
+        # After a message, for which reading pauses.
+        await peer.send(b"\x81\x85\0\0\0\0/ping" + b"\xc1\x80\0\0\0\0")
+        assert b"\x88" in await peer.rest()
+        assert served.connections
+        await peer.send(bytes(1_000_000))
+        peer.close_sending()
+        await served.all_gone()
+
+
+async def test_who_has_too_many_frames_to_say_is_closed_with_4003(tmp_path: Path) -> None:
+    limits = replace(PATIENT, flood_s=SOON_S)
+    pong = bytes((0x80 | PONG, 0x80, 0, 0, 0, 0))
+    async with serving(tmp_path, limits) as served, Peer(served.url) as peer:
+        await peer.open()
+        await peer.send(pong * 20_000)
+        assert (await peer.frame())["code"] == 4003
+        peer.close_sending()
+        await served.all_gone()
+
+
+async def test_many_frames_at_once_are_taken_in_turn_with_everybody_else(tmp_path: Path) -> None:
+    limits = replace(PATIENT, frames_at_once=100, frames_per_s=10_000)
+    async with serving(tmp_path, limits) as served, Peer(served.url) as peer:
+        await peer.open()
+        [connection] = served.connections
+        await peer.send(bytes((0x80 | PING, 0x80, 0, 0, 0, 0)) * 3_000)
+        await until(lambda: connection.peer.is_resting)
+        assert not connection.transport.inner.is_reading()
+        assert [await peer.raw_frame() for _ in range(3_000)] == [(PONG, b"")] * 3_000
+        await peer.say(1, b"/ping")
+        assert await peer.frame() == {"type": "pong"}
+        await until(lambda: not connection.peer.is_resting)
+        assert connection.transport.inner.is_reading()
+
+
+async def test_who_speaks_before_it_is_answered_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = anyio.Event()
+
+    async def slow(*_: object) -> None:
+        await gone.wait()
+        raise ClientDisconnected
+
+    async with serving(tmp_path, PATIENT) as served, Peer(served.url) as peer:
+        monkeypatch.setattr(ChatSocket, "send", slow)
+        await peer.request(
+            "GET",
+            "/ws",
+            Connection="Upgrade",
+            Upgrade="websocket",
+            Sec_WebSocket_Version="13",
+            Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==",
+        )
+        await until(lambda: [type(each) for each in served.connections] == [ChatSocket])
+        await peer.say(1, b"\xff")
+        assert await peer.rest() == b""
+        await served.all_gone()
+        gone.set()
+        await until(lambda: not served.server.server_state.tasks)
 
 
 # Who is no longer there
@@ -343,7 +470,9 @@ async def test_nobody_keeps_the_gateway_from_stopping(tmp_path: Path) -> None:
     ):
         await stuck_socket(served, ws)
         await stuck_events(served, sse)
-        await mute.send(b"POST /api/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+        await mute.send(
+            b"POST /api/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
+        )
         began = time.monotonic()
         served.server.stop()
         await served.all_gone()
@@ -363,7 +492,7 @@ async def test_who_has_closed_and_does_not_read_does_not_break_the_stop(tmp_path
 
 # What this leans on
 
-ADDED = ("peer", "ping_along")
+ADDED = ("peer", "ping_along", "limit_message")
 
 
 def overridden(ours: type, theirs: type) -> list[tuple[type, str]]:
@@ -385,7 +514,7 @@ def test_uvicorn_still_has_what_is_overridden(theirs: type, name: str) -> None:
 @pytest.mark.parametrize(
     ("protocol", "names"),
     [
-        (ChatHttp, "loop transport flow cycle pipeline parser"),
+        (ChatHttp, "loop transport flow cycle pipeline parser headers"),
         (
             ChatSocket,
             "loop transport conn queue writable frames close_sent close_timer close_timeout"
@@ -412,6 +541,12 @@ def test_uvicorn_asks_no_more_of_what_it_waits_by_than_ours_can(attribute: str, 
 
 def test_websockets_still_parses_with_a_generator() -> None:
     assert isgenerator(ServerProtocol().parser)
+
+
+def test_websockets_still_has_the_state_that_is_looked_at() -> None:
+    connection = ServerProtocol(max_size=7)
+    assert connection.max_message_size == 7
+    assert connection.events == []
 
 
 async def test_the_protocols_are_those_that_serve(tmp_path: Path) -> None:

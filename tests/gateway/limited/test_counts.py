@@ -16,7 +16,6 @@ from tests.gateway.limited.visitors import (
     THERE,
     Begin,
     Holder,
-    a_socket,
     an_event_stream,
     denied,
     introduce,
