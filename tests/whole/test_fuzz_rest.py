@@ -123,7 +123,7 @@ def statuses(
     """Make a call in as many ways as there are examples; return the statuses of the answers."""
     seen: set[int] = set()
 
-    @settings(max_examples=examples(20), deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(10), deadline=None, suppress_health_check=list(HealthCheck))
     @given(described(call).as_strategy(mode), st.booleans())
     def every(case: Case[Any], ours: bool) -> None:
         with session_of_ours(call, http) as session_id:
