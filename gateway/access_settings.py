@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from typing import Annotated, Self
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
@@ -11,6 +10,7 @@ from gateway.auth.api_keys import parse_keys
 from gateway.auth.opening import check_combination
 from gateway.hosts import Hosts, is_local
 from gateway.limits.addresses import Proxies
+from gateway.origins import read_origin
 
 Listed = Annotated[tuple[str, ...], NoDecode]
 
@@ -35,8 +35,17 @@ class AccessSettings(BaseModel):
 
     @property
     def on_loopback(self) -> bool:
-        """Whether nobody but this machine can reach the gateway."""
+        """Whether it listens on this machine alone, by a name or an address that means it."""
         return is_local(self.host)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether nobody but this machine is to reach the gateway, through a proxy neither."""
+        return self.on_loopback and not self.trusted_proxies and all(map(is_local, self._names))
+
+    @property
+    def _names(self) -> list[str]:
+        return [name.removeprefix("*.").strip("[]") for name in self.allowed_hosts]
 
     @property
     def authenticates(self) -> bool:
@@ -61,8 +70,7 @@ class AccessSettings(BaseModel):
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         origins = tuple(origin.rstrip("/") for origin in value)
         for origin in origins:
-            parts = urlsplit(origin)
-            if origin != "*" and (parts.scheme not in ("http", "https") or parts.path):
+            if origin != "*" and read_origin(origin) is None:
                 raise ValueError(f"{origin} is no origin such as https://chat.example.org")
         return origins
 
@@ -81,7 +89,8 @@ class AccessSettings(BaseModel):
     @field_validator("api_keys")
     @classmethod
     def _are_keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        parse_keys(value)
+        if len(parse_keys(value)) < len(value):
+            raise ValueError("each part should be a line that `key create` prints")
         return value
 
     @model_validator(mode="after")
@@ -94,10 +103,17 @@ class AccessSettings(BaseModel):
             jwt_jwks_url=self.jwt_jwks_url,
             default_owner=self.default_owner,
         )
-        if not (self.on_loopback or self.authenticates or self.allow_anonymous):
+        if not (self.is_private or self.authenticates or self.allow_anonymous):
             raise ValueError(
-                f"HOST: {self.host} can be reached from other machines, and there is no"
+                f"{self._reached_by} can be reached from other machines, and there is no"
                 " authentication; set API_KEYS, API_KEYS_FILE or one of the JWT settings,"
                 " or say ALLOW_ANONYMOUS=true"
             )
         return self
+
+    @property
+    def _reached_by(self) -> str:
+        if not self.on_loopback:
+            return f"HOST: {self.host}"
+        proxies = "TRUSTED_PROXIES: a gateway behind a proxy"
+        return proxies if self.trusted_proxies else "ALLOWED_HOSTS: a gateway of such a name"

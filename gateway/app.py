@@ -19,7 +19,7 @@ from gateway.brokers.base import Broker
 from gateway.brokers.memory import MemoryBroker
 from gateway.chores import chores
 from gateway.entrance import Entrance
-from gateway.guard import Gate, guarded, on_mistake
+from gateway.guard import Guard, guarded, on_mistake
 from gateway.health import Probe
 from gateway.hosts import Hosts
 from gateway.house import House
@@ -81,7 +81,7 @@ def create_app(settings: Settings) -> Starlette:
         routes=ROUTES,
         lifespan=lifespan,
         middleware=[
-            Middleware(Gate, origins=origins, hosts=hosts),
+            Middleware(Guard, origins=origins, hosts=hosts),
             Middleware(Cors, origins=origins),
         ],
         exception_handlers={
@@ -141,6 +141,7 @@ async def open_house(settings: Settings, origins: Origins, hosts: Hosts) -> Asyn
                 buckets=around.buckets,
                 handshakes=Rate(settings.handshakes_per_minute),
                 sessions=Rate(settings.sessions_per_minute),
+                tickets=Rate(settings.handshakes_per_minute),
             ),
         )
         if around.node is None:

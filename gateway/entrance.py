@@ -32,14 +32,15 @@ class Entrance:
     buckets: Buckets
     handshakes: Rate
     sessions: Rate
+    tickets: Rate
 
     def admits(self, connection: HTTPConnection) -> bool:
         """Whether a page, if it is one, may connect from where it was loaded."""
         host = host_of(connection.scope["headers"])
         if not self.hosts.allow(host):
             return False
-        origin = connection.headers.get("origin")
-        return origin is None or self.origins.allow(origin, host=host)
+        said = connection.headers.getlist("origin")
+        return not said or (len(said) == 1 and self.origins.allow(said[0], host=host))
 
     def address(self, connection: HTTPConnection) -> str | None:
         """Say what address a connection is counted by; None is this machine."""
@@ -70,8 +71,12 @@ class Entrance:
         """Find the credentials that a connection came with; raises `Refusal` (`unauthorized`)."""
         if not self.authenticator.configured:
             return None  # they may be meant for a proxy in front
+        headers = connection.headers.getlist("authorization")
+        if len(headers) > 1:
+            # Of two, nobody could say which one counts.
+            raise Refusal(ErrorCode.UNAUTHORIZED, "Authorization: there should be one.")
         return credentials_of(
-            authorization=connection.headers.get("authorization"),
+            authorization=headers[0] if headers else None,
             subprotocols=connection.scope.get("subprotocols", ()),
             ticket=ticket,
         )
@@ -85,8 +90,12 @@ class Entrance:
     async def open_session(self, caller: Caller) -> None:
         """Count a new session; raises `Refusal` (`rate_limited`)."""
         if caller.account is not None:
-            key = f"sessions:{caller.account}"
-            await spend(self.buckets, key, self.sessions)
+            await spend(self.buckets, f"sessions:{caller.account}", self.sessions)
+
+    async def open_ticket(self, caller: Caller) -> None:
+        """Count a ticket that is asked for; raises `Refusal` (`rate_limited`)."""
+        if caller.account is not None:
+            await spend(self.buckets, f"tickets:{caller.account}", self.tickets)
 
     def check_rights(self, caller: Caller) -> None:
         """Let a caller go on; raises `Refusal` (`unauthorized`) once its proof is none any more."""
@@ -128,10 +137,12 @@ class NoRoom(Refusal):
         self.whose = limit in ("address", "principal")
         """Whether it is this caller who has too many."""
         if self.whose:
-            code, text = ErrorCode.RATE_LIMITED, "Too many connections of yours are open."
+            # No time to come again: that is when one of them is closed.
+            text = "Too many connections of yours are open; close one first."
+            super().__init__(ErrorCode.RATE_LIMITED, text)
         else:
-            code, text = ErrorCode.QUEUE_FULL, "Too many connections are open."
-        super().__init__(code, text, retry_after_ms=COME_AGAIN_MS)
+            text = "Too many connections are open."
+            super().__init__(ErrorCode.QUEUE_FULL, text, retry_after_ms=COME_AGAIN_MS)
 
 
 def _counted_name(caller: Caller) -> str | None:

@@ -33,7 +33,7 @@ def subprotocol(offered: list[str]) -> str | None:
     """Answer with one that was offered, never with one that carries a token."""
     if PROTOCOL in offered:
         return PROTOCOL
-    return next((name for name in offered if not name.startswith(CREDENTIAL)), None)
+    return next((name for name in offered if not name.lower().startswith(CREDENTIAL)), None)
 
 
 async def introduce(socket: WebSocket, entrance: Entrance, settings: Settings) -> Principal:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.limits.lobby import Lobby, Stay
 from gateway.listening import PeerLimits, is_spare
 from gateway.transports import BoundedTransport, Limit
 
@@ -25,9 +26,17 @@ _DEFAULT = PeerLimits()
 class ChatHttp(HttpToolsProtocol):
     """One HTTP connection, which may become a WebSocket."""
 
-    def __init__(self, *arguments: Any, limits: PeerLimits = _DEFAULT, **options: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        limits: PeerLimits = _DEFAULT,
+        lobby: Lobby | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(*arguments, **options)
         self._limits = limits
+        self._lobby = lobby
+        self._stay: Stay | None = None
         self._request_limit = Limit(self.loop)
         self._refusal = HTTPStatus.BAD_REQUEST
         self._in_head = self._gets_on = False
@@ -35,13 +44,16 @@ class ChatHttp(HttpToolsProtocol):
         self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Expect a request, unless what is left of open files is not for peers."""
+        """Expect a request, unless its peer has enough connections, or the process enough files."""
         self.peer = BoundedTransport(
             transport, self.loop, read_s=self._limits.read_s, close_s=self._limits.read_s
         )
         super().connection_made(cast(asyncio.Transport, self.peer))
         if is_spare(transport.get_extra_info("socket").fileno(), self._limits):
             log.warning("a connection was dropped: too many files are open")
+            self.transport.abort()
+        elif not self._has_room():
+            log.warning("a connection was dropped: its address has too many")
             self.transport.abort()
         else:
             self._expect_head()
@@ -63,6 +75,7 @@ class ChatHttp(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection over, and leave nothing behind."""
         super().handle_websocket_upgrade()
+        self._leave_lobby()
         # It knows us as we know it: nobody but the garbage collector could free the two.
         self.parser = None  # type: ignore[assignment]
 
@@ -123,6 +136,7 @@ class ChatHttp(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Expect nothing any more."""
         super().connection_lost(exc)
+        self._leave_lobby()
         self._request_limit.lift()
         self.peer.lost()
 
@@ -130,6 +144,16 @@ class ChatHttp(HttpToolsProtocol):
         """Close the connection as soon as its response is complete."""
         super().shutdown()
         self.loop.call_later(self._limits.close_s, self._leave)
+
+    def _has_room(self) -> bool:
+        if self._lobby is None:
+            return True
+        self._stay = self._lobby.enter(self.client[0] if self.client else None)
+        return self._stay is not None
+
+    def _leave_lobby(self) -> None:
+        if self._stay is not None:
+            self._stay.end()
 
     def _leave(self) -> None:
         # Whoever neither reads nor says all that was announced is not waited for any longer.

@@ -27,7 +27,7 @@ _NO_FILE_LEFT = "socket.accept() out of system resource"
 _PROVOKED = (
     _NO_FILE_LEFT,
     "Invalid HTTP request received.",
-    "a connection was dropped: too many files are open",
+    "a connection was dropped",
     "refused a WebSocket",
 )
 

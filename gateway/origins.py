@@ -24,7 +24,7 @@ class Origins:
 
     def __init__(self, listed: Collection[str], *, host: str) -> None:
         self.listed = frozenset(listed)
-        self._pages = {page for origin in listed if (page := _read(origin)) is not None}
+        self._pages = {page for origin in listed if (page := read_origin(origin)) is not None}
         self._local = is_local(host)
 
     def allow(self, origin: str, *, host: str | None = None) -> bool:
@@ -35,7 +35,7 @@ class Origins:
         """
         if "*" in self.listed or origin in self.listed:
             return True
-        page = _read(origin)
+        page = read_origin(origin)
         if page is None:
             return False
         if page in self._pages or (host is not None and page.is_at(host)):
@@ -58,7 +58,8 @@ class _Page(NamedTuple):
         return self.port == (asked.port if asked.port is not None else _DEFAULT_PORTS[self.scheme])
 
 
-def _read(origin: str) -> _Page | None:
+def read_origin(origin: str) -> _Page | None:
+    """Read what an `Origin` header says, or a setting like it; None if that is no origin."""
     scheme, _, rest = origin.partition("://")
     scheme = scheme.lower()
     place = read_host(rest)

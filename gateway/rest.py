@@ -10,6 +10,7 @@ from starlette.responses import Response
 from gateway import sse
 from gateway.ask import Ask
 from gateway.auth.tickets import TICKET_S
+from gateway.beginning import begin_session
 from gateway.caller import Caller
 from gateway.conversation import follow
 from gateway.errors import as_refusal
@@ -25,7 +26,7 @@ from storage import log as stored_log
 from storage import messages, sessions
 from storage.claims import Claim
 
-MAX_PAGE_BYTES = 8 * 1024 * 1024
+MAX_PAGE_BYTES = 2 * 1024 * 1024
 
 
 # Of two methods on one path one function: the router answers any other method with an Allow that
@@ -48,21 +49,15 @@ async def create_session(request: Request, caller: Caller) -> Response:
     house = house_of(request)
     metadata: dict[str, object] = {**(body.metadata or {})}
     check_metadata(metadata, most=house.settings.max_metadata_bytes)
-    await house.entrance.open_session(caller)
-    begun = sessions.create(
-        str(uuid4()),
-        metadata,
-        owner=caller.principal.owner,
-        most=house.settings.max_sessions or None,
-    )
-    return json_response(await house.database.write(begun), 201)
+    begun = begin_session(house, caller, str(uuid4()), metadata=metadata)
+    return json_response(await begun, 201)
 
 
 async def list_sessions(request: Request, caller: Caller) -> Response:
     """List the caller's sessions, the newest first."""
     query = validated(rest.SessionsQuery, dict(request.query_params))
     house = house_of(request)
-    if caller.principal.anonymous and not house.settings.on_loopback:
+    if caller.principal.anonymous and not (house.settings.is_private and is_from_here(request)):
         # All anonymous callers share one name: only by its id is a session one's own.
         raise Refusal(ErrorCode.UNAUTHORIZED, "Only who has a name can list sessions.")
     owner = caller.principal.owner
@@ -115,13 +110,8 @@ async def chat(request: Request, caller: Caller) -> Response:
     body = await read_body(request, rest.ChatRequest)
     house = house_of(request)
     claim = caller.claim(body.session_id)
-    seat = house.entrance.sit(caller)
-    try:
-        ask = Ask.chat(caller, body.session_id, body, streamed=False)
-        accepted = await house.turns.accept(ask)
-        ending = await _ending(house, claim, accepted.turn)
-    finally:
-        seat.leave()
+    accepted = await house.turns.accept(Ask.chat(caller, body.session_id, body, streamed=False))
+    ending = await _ending(house, claim, accepted.turn)
     if ending.type == "error":
         error = Error.model_validate_json(ending.text)
         said = Refusal(error.code, error.message, retry_after_ms=error.retry_after_ms)
@@ -138,14 +128,9 @@ async def chat_stream(request: Request, caller: Caller) -> Response:
     """Ask a question and stream the reply."""
     body = await read_body(request, rest.ChatRequest)
     house = house_of(request)
-    seat = house.entrance.sit(caller)
-    try:
-        accepted = await house.turns.accept(Ask.chat(caller, body.session_id, body))
-    except BaseException:
-        seat.leave()
-        raise
+    accepted = await house.turns.accept(Ask.chat(caller, body.session_id, body))
     claim = caller.claim(body.session_id)
-    return sse.EventStream(sse.turn_events(house, caller, claim, accepted.turn), seat)
+    return sse.EventStream(sse.turn_events(house, caller, claim, accepted.turn))
 
 
 async def get_events(request: Request, caller: Caller) -> Response:
@@ -155,12 +140,11 @@ async def get_events(request: Request, caller: Caller) -> Response:
     after = request.headers.get("last-event-id") or request.query_params.get("after")
     house.database.submit(sessions.note_use(claim))
     joined = await house.database.read(stored_log.join(claim, after))
-    ready = greet(house, claim.session_id, joined, created=False)
     if request.method == "HEAD":
         # The stream never ends: nobody would see it, and it would keep the connection.
         return Response(headers=sse.HEADERS, media_type="text/event-stream")
-    seat = house.entrance.sit(caller)
-    return sse.EventStream(sse.session_events(house, caller, ready), seat)
+    ready = greet(house, claim.session_id, joined, created=False)
+    return sse.EventStream(sse.session_events(house, caller, ready))
 
 
 async def cancel(request: Request, caller: Caller) -> Response:
@@ -168,13 +152,15 @@ async def cancel(request: Request, caller: Caller) -> Response:
     body = await read_body(request, rest.CancelRequest)
     claim = _claim(request, caller)
     house = house_of(request)
-    await house.database.read(sessions.get(claim))
+    await house.database.read(sessions.require(claim))
     return json_response(rest.Cancelled(turn=await house.turns.cancel(claim, body.turn)), 202)
 
 
 async def create_ticket(request: Request, caller: Caller) -> Response:
     """Give the caller what opens one connection in its name, once and soon."""
-    ticket = await house_of(request).entrance.authenticator.issue(caller.principal)
+    entrance = house_of(request).entrance
+    await entrance.open_ticket(caller)
+    ticket = await entrance.authenticator.issue(caller.principal)
     return json_response(rest.TicketReply(ticket=ticket, expires_in_s=TICKET_S), 201)
 
 
@@ -200,6 +186,12 @@ def check_metadata(metadata: dict[str, object], *, most: int) -> None:
     if size > most:
         text = f"metadata: at most {most} bytes of JSON are allowed, given {size}"
         raise Refusal(ErrorCode.BAD_FRAME, text)
+
+
+def is_from_here(request: Request) -> bool:
+    """Whether a request comes from this machine, as far as it tells, and through no proxy."""
+    forwarded = {"x-forwarded-for", "x-real-ip", "forwarded", "via"} & set(request.headers)
+    return house_of(request).entrance.address(request) is None and not forwarded
 
 
 def _claim(request: Request, caller: Caller) -> Claim:

@@ -7,7 +7,6 @@ from contextlib import suppress
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.conversation import Reader
-from gateway.entrance import NoRoom
 from gateway.errand import Errand
 from gateway.errors import as_refusal
 from gateway.sockets import socket_of
@@ -219,8 +218,8 @@ def close_code(refusal: Refusal) -> CloseCode:
             return CloseCode.SESSION_GONE
         case ErrorCode.RATE_LIMITED:
             # Where it is not time that helps, to come back would not either.
-            for_good = isinstance(refusal, NoRoom) or refusal.retry_after_ms is None
-            return CloseCode.TOO_MANY_CONNECTIONS if for_good else CloseCode.RATE_LIMITED
+            helps = refusal.retry_after_ms is not None
+            return CloseCode.RATE_LIMITED if helps else CloseCode.TOO_MANY_CONNECTIONS
         case ErrorCode.SHUTTING_DOWN:
             return CloseCode.RESTART
         case ErrorCode.INTERNAL:

@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from functools import partial
+from ipaddress import ip_address
 from typing import cast
 
 import httpx
@@ -18,6 +19,8 @@ from gateway.app import create_app
 from gateway.greeting import farewell
 from gateway.house import House
 from gateway.http_connection import ChatHttp
+from gateway.limits.addresses import Proxies
+from gateway.limits.lobby import Lobby
 from gateway.listening import PeerLimits, listening_sockets, raise_open_files
 from gateway.settings import Settings
 from gateway.sockets import ChatSocket
@@ -121,9 +124,21 @@ def _peer_limits(settings: Settings) -> PeerLimits:
 
 def _bound(settings: Settings, limits: PeerLimits) -> list[socket.socket]:
     try:
-        return listening_sockets(settings.host, settings.port, limits)
+        listeners = listening_sockets(settings.host, settings.port, limits)
+    except UnicodeError:
+        raise CannotStart(f"cannot listen on {settings.host!r}: this is no host name") from None
     except OSError as error:
         raise cannot_listen(settings.host, settings.port, error) from None
+    if settings.is_private and not all(map(_is_loopback, listeners)):
+        # Names mean what a file or a server says, whatever they look like.
+        for listener in listeners:
+            listener.close()
+        raise CannotStart(f"{settings.host} is not this machine alone; see ALLOW_ANONYMOUS")
+    return listeners
+
+
+def _is_loopback(listener: socket.socket) -> bool:
+    return ip_address(listener.getsockname()[0]).is_loopback
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> CannotStart:
@@ -159,7 +174,7 @@ def _config(app: Starlette, settings: Settings, limits: PeerLimits) -> uvicorn.C
         host=settings.host,
         port=settings.port,
         lifespan="off",
-        http=_limited(ChatHttp, limits),
+        http=_limited(ChatHttp, limits, lobby=_lobby(settings)),
         # Made of the newer of uvicorn's WebSocket protocols: a quarter less CPU for each frame.
         ws=_limited(ChatSocket, limits),
         # Deflate costs 12 microseconds a frame and 35 KB a connection; tokens hardly shrink.
@@ -178,10 +193,15 @@ def _config(app: Starlette, settings: Settings, limits: PeerLimits) -> uvicorn.C
 
 
 def _limited(
-    protocol: type[ChatHttp] | type[ChatSocket], limits: PeerLimits
+    protocol: type[ChatHttp] | type[ChatSocket], limits: PeerLimits, **more: Lobby
 ) -> type[asyncio.Protocol]:
     # uvicorn says that it wants a class; all it does is call it.
-    return cast(type[asyncio.Protocol], partial(protocol, limits=limits))
+    return cast(type[asyncio.Protocol], partial(protocol, limits=limits, **more))
+
+
+def _lobby(settings: Settings) -> Lobby:
+    proxies = Proxies(settings.trusted_proxies)
+    return Lobby(per_address=settings.max_connections_per_address, proxies=proxies)
 
 
 def _say_hello(settings: Settings, port: int) -> None:
@@ -195,10 +215,13 @@ def _say_hello(settings: Settings, port: int) -> None:
     else:
         log.info("database: %s", settings.database_path.absolute())
     log.info("access: %s", _access(settings))
-    if settings.allow_anonymous and not (settings.on_loopback or settings.allowed_hosts):
+    if settings.allow_anonymous and not (settings.is_private or settings.allowed_hosts):
         log.warning("ALLOWED_HOSTS is not set: pages of any name may use this gateway")
     log.info("listening on http://%s", at)
-    log.info("try it: npx wscat -c ws://%s/ws  and type 안녕하세요", at)
+    if not settings.authenticates or settings.allow_anonymous:
+        log.info("try it: npx wscat -c ws://%s/ws  and type 안녕하세요", at)
+    else:
+        log.info("try it: npx wscat -H 'Authorization: Bearer KEY' -c ws://%s/ws", at)
 
 
 def _access(settings: Settings) -> str:
@@ -208,7 +231,7 @@ def _access(settings: Settings) -> str:
     if settings.jwt_issuer:
         ways.append(f"tokens of {settings.jwt_issuer}")
     if not ways or settings.allow_anonymous:
-        ways.append("anonymous" if not settings.on_loopback else "anonymous, on this machine alone")
+        ways.append("anonymous, on this machine alone" if settings.is_private else "anonymous")
     return "; ".join(ways)
 
 

@@ -125,6 +125,9 @@ class Settings(AccessSettings, LimitSettings, BaseSettings):
     def _says_no_more_than_it_may(self) -> Self:
         if self.default_max_tokens > self.max_reply_tokens:
             raise ValueError("default_max_tokens: should not be more than MAX_REPLY_TOKENS")
+        if self.max_unauthenticated_frame_bytes > self.max_frame_bytes:
+            says = "should not be more than MAX_FRAME_BYTES"
+            raise ValueError(f"max_unauthenticated_frame_bytes: {says}")
         return self
 
     @property

@@ -4,13 +4,11 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 from gateway.caller import Caller
 from gateway.conversation import follow
 from gateway.errors import as_refusal
 from gateway.house import House
-from gateway.limits.occupancy import Seat
 from protocol.cursor import END, Cursor
 from protocol.errors import ErrorCode, Refusal
 from protocol.server_frames import Error, Frame, Ready
@@ -18,6 +16,9 @@ from protocol.sse import comment, encode
 from storage.claims import Claim
 
 KEEP_ALIVE_S = 15.0
+RIGHTS_EVERY_S = 1.0
+"""How often whoever has proved who they are is asked for that, while there is nothing to tell."""
+
 DONE = encode("[DONE]")
 HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
 _STREAM_ERROR = "Stream error: "
@@ -25,18 +26,10 @@ _STREAM_ERROR = "Stream error: "
 
 
 class EventStream(StreamingResponse):
-    """A response whose body is an endless generator of encoded events; it keeps a seat."""
+    """A response whose body is an endless generator of encoded events."""
 
-    def __init__(self, events: AsyncIterator[bytes], seat: Seat) -> None:
+    def __init__(self, events: AsyncIterator[bytes]) -> None:
         super().__init__(events, headers=HEADERS, media_type="text/event-stream")
-        self._seat = seat
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events until they end or the client leaves."""
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._seat.leave()
 
 
 async def turn_events(
@@ -75,18 +68,23 @@ async def _followed(
     house: House, caller: Caller, claim: Claim, cursor: Cursor
 ) -> AsyncGenerator[Frame | None, None]:
     """Follow the log; what ends it without an end of a turn becomes an `error` without `id`."""
+    looks_every_s = KEEP_ALIVE_S if caller.principal.anonymous else RIGHTS_EVERY_S
     frames = follow(
         claim,
         cursor,
         broker=house.broker,
         database=house.database,
-        silence_s=KEEP_ALIVE_S,
+        silence_s=looks_every_s,
     )
+    silent_s = 0.0
     async with aclosing(frames):
         try:
             async for frame in frames:
                 house.entrance.check_rights(caller)
-                yield frame
+                silent_s = 0.0 if frame is not None else silent_s + looks_every_s
+                if frame is not None or silent_s >= KEEP_ALIVE_S:
+                    silent_s = 0.0
+                    yield frame
         except Exception as error:  # whatever it is, the client is told before the stream ends
             yield Error.of(as_refusal(error)).frame()
 

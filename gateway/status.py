@@ -17,6 +17,7 @@ ENDPOINTS = {
     "websocket": "GET /ws",
     "sessions": {
         "create": "POST /api/sessions",
+        "list": "GET /api/sessions",
         "get": "GET /api/sessions/{session_id}",
         "delete": "DELETE /api/sessions/{session_id}",
         "messages": "GET /api/sessions/{session_id}/messages",
@@ -24,8 +25,10 @@ ENDPOINTS = {
         "cancel": "POST /api/sessions/{session_id}/cancel",
     },
     "chat": {"completion": "POST /api/chat", "stream": "POST /api/chat/stream"},
+    "tickets": "POST /api/tickets",
     "health": "GET /api/health",
     "readiness": "GET /readyz",
+    "description": "GET /openapi.json",
 }
 
 

@@ -214,8 +214,10 @@ class Turns:
             place = await self._reserve(ask)
         except (Refusal, QueueFull, ContextTooLong, CircuitOpen, BrokerAway):
             # A repeat is recognised before any limit applies.
-            if repeat := await self._database.read(turns.find_repeat(self._new_turn(ask))):
-                return repeat, None
+            if ask.request_id is not None:
+                find = turns.find_repeat(self._new_turn(ask))
+                if repeat := await self._database.read(find):
+                    return repeat, None
             raise
         try:
             new = self._new_turn(ask, place)

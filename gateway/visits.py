@@ -14,7 +14,7 @@ def ask_to_stop(claim: Claim, turn: int | None, *, stopping: bool) -> Operation[
 
     Raises `Refusal` (`session_not_found`).
     """
-    yield from sessions.get(claim)
+    yield from sessions.require(claim)
     number = yield from leases.ask_to_stop(claim.session_id, turn, why="cancelled")
     if number is None and stopping and turn is not None:
         return turn if (yield from turns.is_cancelled(claim.session_id, turn)) else None

@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.ask import Ask
 from gateway.auth.credentials import bearer
+from gateway.beginning import begin_session
 from gateway.caller import Caller
 from gateway.conversation import Reader
 from gateway.entrance import NoRoom, lapsed
@@ -47,6 +48,9 @@ log = logging.getLogger(__name__)
 
 PATH = "/ws"
 MAX_INBOX_FRAMES = 256
+MAX_INBOX_CHARS = 1024 * 1024
+"""One of these may weigh four bytes."""
+
 MAX_BAD_FRAMES = 10
 """So many invalid frames in a row, and the socket is closed: the peer is not one of ours."""
 
@@ -129,7 +133,7 @@ class Connection:
 
     __slots__ = (
         *("_socket", "_house", "_session_id", "_after", "_reader", "_sender"),
-        *("_inbox", "_answers", "_answering", "_bad_frames", "_caller"),
+        *("_inbox", "_inbox_chars", "_answers", "_answering", "_bad_frames", "_caller"),
     )
 
     def __init__(self, socket: WebSocket, house: House, caller: Caller) -> None:
@@ -142,6 +146,7 @@ class Connection:
         self._reader: Reader | None = None
         # A list, for it is short, and an empty deque weighs 0.6 KB.
         self._inbox: list[str] = []
+        self._inbox_chars = 0
         self._sender = Sender(socket, heartbeat_s=house.settings.heartbeat_s)
         self._answers = Errand()
         self._answering = False
@@ -184,10 +189,7 @@ class Connection:
     async def _join(self, *, created: bool) -> Joined:
         house = self._house
         if created:
-            await house.entrance.open_session(self._caller)
-            owner, most = self._caller.principal.owner, house.settings.max_sessions or None
-            begun = sessions.create(self._session_id, {}, owner=owner, most=most)
-            await house.database.write(begun)
+            await begin_session(house, self._caller, self._session_id)
             return stored_log.joined_new(self._after)
         house.database.submit(sessions.note_use(self._claim))
         return await house.database.read(stored_log.join(self._claim, self._after))
@@ -221,10 +223,11 @@ class Connection:
             text = message.get("text")
             if text is None:
                 self._sender.close(CloseCode.BINARY)
-            elif len(self._inbox) >= MAX_INBOX_FRAMES:
+            elif self._is_full(text):
                 self._sender.close(CloseCode.RATE_LIMITED)
             else:
                 self._inbox.append(text)
+                self._inbox_chars += len(text)
                 if not self._answering:
                     self._answering = True
                     self._answers.begin(self._answer_all())
@@ -232,8 +235,16 @@ class Connection:
     async def _answer_all(self) -> None:
         while self._inbox and not self._sender.closing:
             await self._sender.room()
-            await self._answer_one(self._inbox.pop(0))
+            text = self._inbox.pop(0)
+            self._inbox_chars -= len(text)
+            await self._answer_one(text)
         self._answering = False
+
+    def _is_full(self, text: str) -> bool:
+        """Whether what waits to be answered is too much with this: in frames, or in characters."""
+        chars = self._inbox_chars + len(text)
+        most = max(MAX_INBOX_CHARS, self._house.settings.max_frame_bytes)
+        return len(self._inbox) >= MAX_INBOX_FRAMES or chars > most
 
     async def _answer_one(self, text: str) -> None:
         try:

@@ -15,7 +15,8 @@ from storage.operations import Operation
 from storage.tables import message_order, messages, owners, sessions, turns
 
 _TABLES = (sessions, owners, messages, turns, message_order)
-"""Parents before children. Leases stay behind: whoever runs turns there takes new ones."""
+"""Parents before children. Leases stay behind, for whoever runs turns there takes new ones, and so
+do shares: what is open there is nobody's doing."""
 
 _SESSIONS_AT_ONCE = 500
 _SOME = (

@@ -76,7 +76,7 @@ def read_after(claim: Claim, cursor: Cursor) -> Operation[list[Frame]]:
     Raises `Refusal` (`session_not_found`), also once the session is deleted.
     """
     # An event stream joins before it watches; deleted in between, the broker had nobody to tell.
-    yield from sessions.get(claim)
+    yield from sessions.require(claim)
     first = cursor.turn + 1 if cursor.ended else cursor.turn
     rows = yield _AFTER, {"of_session": claim.session_id, "of_turn": first}
     frames: list[Frame] = []
@@ -98,7 +98,7 @@ def join(claim: Claim, after: str | None) -> Operation[Joined]:
     The end lies before an open turn, so that the turn is delivered from its `start`.
     Raises `Refusal` (`session_not_found`).
     """
-    yield from sessions.get(claim)
+    yield from sessions.require(claim)
     rows = yield _LAST_TWO, {"of_session": claim.session_id}
     newest = rows[0] if rows else None
     is_open = newest is not None and newest["ended_at"] is None

@@ -97,7 +97,7 @@ def page(
     `upto` None is the end of the log. A page ends early at `max_bytes` of JSON, but holds at
     least one message. Raises `Refusal`: `session_not_found`, `message_not_found`.
     """
-    yield from sessions.get(claim)
+    yield from sessions.require(claim)
     session_id = claim.session_id
     cursor = upto or (yield from _newest(session_id))
     place = {
@@ -124,7 +124,7 @@ def reply(claim: Claim, turn: int) -> Operation[StoredMessage | None]:
 
     Raises `Refusal` (`session_not_found`).
     """
-    yield from sessions.get(claim)
+    yield from sessions.require(claim)
     rows = yield _REPLY_OF, {"of_session": claim.session_id, "of_turn": turn}
     if not rows:
         return None

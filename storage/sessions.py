@@ -24,14 +24,20 @@ _INSERT = insert(sessions)
 _OWN = insert(owners)
 _COUNT_OWNED = select(func.count().label("sessions")).where(owners.c.owner == bindparam("of_owner"))
 _SELECT = select(sessions).where(CLAIMED)
+_REQUIRE = select(sessions.c.session_id).where(CLAIMED)
 _NEWNESS = tuple_(sessions.c.created_at, sessions.c.session_id)
 _BEFORE = tuple_(bindparam("before_time", type_=Text), bindparam("before_session", type_=Text))
 _LIST = (
     select(sessions)
-    .where(OWNED, _BEFORE > _NEWNESS)
+    .where(_BEFORE > _NEWNESS)
     .order_by(sessions.c.created_at.desc(), sessions.c.session_id.desc())
     .limit(bindparam("most"))
 )
+# Whoever has a name has few sessions: by the owner, and not one after another of everybody's.
+_LIST_NAMED = _LIST.join(owners, owners.c.session_id == sessions.c.session_id).where(
+    owners.c.owner == bindparam("of_owner")
+)
+_LIST_UNNAMED = _LIST.where(OWNED)
 _USE = update(sessions).values(last_accessed=bindparam("now")).returning(sessions.c.session_id)
 _TOUCH = _USE.where(CLAIMED)
 _KEEP = _USE.where(_BY_ID)
@@ -80,6 +86,11 @@ def get(claim: Claim) -> Operation[Session]:
     return _session(_only(rows))
 
 
+def require(claim: Claim) -> Operation[None]:
+    """Go on if there is such a session; else `Refusal` (`session_not_found`)."""
+    _only((yield _REQUIRE, claim.bound))
+
+
 def exists(session_id: str) -> Operation[bool]:
     """Tell whether there is a session, whosever it is."""
     return bool((yield _EXISTS, {"of_session": session_id}))
@@ -95,7 +106,8 @@ def owned(owner: str | None, *, limit: int | None, before: str | None) -> Operat
     if before is not None:
         newer = yield from get(Claim(before, owner))
         place = {"before_time": newer.created_at, "before_session": before}
-    rows = yield _LIST, {"of_owner": owner, "most": most + 1} | place
+    listed = _LIST_UNNAMED if owner is None else _LIST_NAMED
+    rows = yield listed, {"of_owner": owner, "most": most + 1} | place
     shown = [_session(row) for row in rows[:most]]
     return SessionList(
         sessions=shown, next_before=shown[-1].session_id if len(rows) > most else None

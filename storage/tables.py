@@ -42,6 +42,8 @@ sessions = Table(
     Column("metadata", Text),  # JSON
 )
 
+Index("sessions_by_age", sessions.c.created_at, sessions.c.session_id)
+
 messages = Table(
     "messages",
     metadata,

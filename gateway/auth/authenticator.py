@@ -106,8 +106,12 @@ class Authenticator:
         return None if stands else "revoked"
 
     async def issue(self, principal: Principal) -> str:
-        """Make a ticket for somebody; raises `BrokerAway`."""
-        return await self._tickets.issue(principal)
+        """Make a ticket for somebody; raises `BrokerAway`.
+
+        That of an anonymous caller is one word for all of them: it stands for nothing, and kept by
+        the thousand such tickets would push out those that stand for something.
+        """
+        return ANONYMOUS if principal.anonymous else await self._tickets.issue(principal)
 
     async def _proved(self, token: str) -> Principal:
         # No token begins like a key: it would have to be JSON in base64, which begins with `ey`.
@@ -125,6 +129,8 @@ class Authenticator:
         return self._principal(f"key:{key.name}", f"key:{key.id}")
 
     async def _redeemed(self, ticket: str) -> Principal:
+        if ticket == ANONYMOUS and not self.required:
+            return self._principal(ANONYMOUS)
         principal = await self._tickets.redeem(ticket)
         if principal is None or self.lapse(principal) is not None:
             raise Refusal(ErrorCode.UNAUTHORIZED, "The ticket is not valid, or not any more.")

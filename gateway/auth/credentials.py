@@ -46,7 +46,8 @@ def credentials_of(
     """
     if authorization is not None:
         return _of_header(authorization)
-    tokens = [one.removeprefix(SUBPROTOCOL) for one in subprotocols if one.startswith(SUBPROTOCOL)]
+    carry = [one for one in subprotocols if one.lower().startswith(SUBPROTOCOL)]
+    tokens = [one[len(SUBPROTOCOL) :] for one in carry]
     if tokens:
         return _of_subprotocols(tokens)
     return None if ticket is None else _of_query(ticket)

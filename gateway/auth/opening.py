@@ -1,5 +1,6 @@
 """Makes an authenticator of settings. What verifies tokens is imported only if there are any."""
 
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -22,6 +23,7 @@ KEYS_EVERY_S = 2.0
 Chore = Callable[[], Coroutine[object, object, Never]]
 """Is to be run as a task for as long as the authenticator is used; it ends when cancelled."""
 
+_OWNER = re.compile(r"(key|jwt):.+")
 _SOURCES = "JWT_SECRET, JWT_PUBLIC_KEY_FILE or JWT_JWKS_URL"
 
 
@@ -109,7 +111,7 @@ def check_combination(
             raise ValueError(f"{name}: is needed beside {_first_of(jwt).upper()}")
     if jwt_jwks_url and not _is_url(jwt_jwks_url):
         raise ValueError("jwt_jwks_url: should be a URL such as https://id.example.org/jwks.json")
-    if default_owner not in ("", ANONYMOUS) and not default_owner.startswith(("key:", "jwt:")):
+    if default_owner not in ("", ANONYMOUS) and not _OWNER.fullmatch(default_owner):
         raise ValueError(f"default_owner: should be key:NAME, jwt:SUBJECT or {ANONYMOUS}")
 
 
@@ -131,7 +133,8 @@ def _key_ring(lines: Sequence[str], file: Path | None) -> KeyRing | None:
     with _about("api_keys"):
         fixed = parse_keys(lines)
     with _about("api_keys_file"):
-        return KeyRing(fixed, file) if fixed or file is not None else None
+        # A lock that no key opens is a lock: whoever took the last key out wants nobody in.
+        return KeyRing(fixed, file) if lines or file is not None else None
 
 
 async def _watch(keys: KeyRing) -> Never:

@@ -20,6 +20,9 @@ MAX_HOPS = 64
 MAX_HEADER_CHARS = 4_096
 """So much of the header is looked at, from the right; it has as many bytes."""
 
+UNREADABLE = "unknown"
+"""What all count by of whom a proxy on this machine says nothing that can be read."""
+
 COUNTED_BITS = 64
 """What one customer usually has of IPv6 (RFC 6177), with more addresses than could be counted."""
 
@@ -56,9 +59,10 @@ def address_of(peer: str | None, forwarded_for: Sequence[str], *, proxies: Proxi
     found = _address(peer or "")
     hops = _hops(forwarded_for)
     while found is not None and found in proxies:
-        said = _address(next(hops, ""))
+        hop = next(hops, None)
+        said = _address(hop or "")
         if said is None:
-            break
+            return _counted(found) or (UNREADABLE if hop is not None else None)
         found = said
     return _counted(found) if found is not None else None
 

@@ -11,14 +11,7 @@ from gateway.nodes.link import Link
 _ISSUE = Script("issue", "return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])")
 
 # One step: of many that redeem the same ticket one gets it.
-_REDEEM = Script(
-    "redeem",
-    """
-local kept = redis.call('GET', KEYS[1])
-redis.call('DEL', KEYS[1])
-return kept
-""",
-)
+_REDEEM = Script("redeem", "return redis.call('GETDEL', KEYS[1])")
 
 
 class RedisTickets:

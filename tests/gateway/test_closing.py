@@ -54,6 +54,31 @@ async def test_too_many_unread_frames_close_with_4003(
         assert await tab.closed() == 4003
 
 
+@pytest.mark.parametrize(("sent", "closes"), [(4, False), (5, True)])
+async def test_what_waits_to_be_answered_is_bounded_in_characters_too(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, sent: int, closes: bool
+) -> None:
+    answers = anyio.Event()
+
+    async def waits(*_: object, **__: object) -> None:
+        await answers.wait()
+
+    # The first is being answered; four of a quarter wait.
+    monkeypatch.setattr(Turns, "cancel", waits)
+    async with gateway.tab() as tab:
+        await tab.say("/cancel")
+        for _ in range(sent):
+            await tab.say('{"type": "ping"' + " " * (websocket.MAX_INBOX_CHARS // 4 - 16) + "}")
+        if closes:
+            assert await tab.closed() == 4003
+        else:
+            answers.set()
+            for _ in range(sent):
+                await tab.next("pong")
+            # What was answered counts no more.
+            await tab.settle()
+
+
 @pytest.mark.parametrize("fits", [True, False])
 async def test_a_frame_over_the_limit_closes_with_1009(
     tmp_path: Path, model: ScriptedModel, fits: bool

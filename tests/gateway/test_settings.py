@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from gateway.auth.opening import open_authenticator
+from gateway.auth.tickets import MemoryTickets
 from gateway.settings import BadSettings, Settings, database_place, load_settings
 from llm.prompt import DEFAULT_SYSTEM_PROMPT
 
@@ -85,7 +87,7 @@ WRITTEN: dict[str, tuple[str, Any]] = {
 }
 TOGETHER = [
     ("DATABASE_URL", "BROKER_URL"),
-    ("HOST", "ALLOW_ANONYMOUS"),
+    ("HOST", "ALLOWED_HOSTS", "TRUSTED_PROXIES", "ALLOW_ANONYMOUS"),
     ("JWT_ISSUER", "JWT_AUDIENCE", "JWT_SECRET"),
     ("JWT_PUBLIC_KEY_FILE", "JWT_ISSUER", "JWT_AUDIENCE"),
     ("JWT_JWKS_URL", "JWT_ISSUER", "JWT_AUDIENCE"),
@@ -301,3 +303,43 @@ def test_a_dot_env_that_is_no_text_is_refused_too(somewhere: Path) -> None:
     (somewhere / ".env").write_bytes("SYSTEM_PROMPT=한국어".encode("euc-kr"))
     with pytest.raises(BadSettings, match=r"\.env"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *({"api_keys": f"#alice:{KEY}"}, {"api_keys": f"alice:{KEY},#x"}),
+        *({"cors_origins": "https://"}, {"cors_origins": "https://a.example?x=1"}),
+        *({"default_owner": "key:"}, {"default_owner": "alice"}),
+        {"max_unauthenticated_frame_bytes": 8_192, "max_frame_bytes": 4_096},
+        {"max_reply_tokens": 10, "default_max_tokens": 11},
+    ],
+    ids=str,
+)
+def test_what_would_do_nothing_or_too_much_is_refused_by_name(given: dict[str, Any]) -> None:
+    with pytest.raises(BadSettings) as refused:
+        load_settings(**given)
+    assert str(refused.value).partition(":")[0] in {name.upper() for name in given}
+    assert "alice:" not in str(refused.value)
+
+
+@pytest.mark.parametrize("keys", ["", f"alice:{KEY}"])
+@pytest.mark.parametrize("file", [None, "keys.txt"])
+async def test_what_asks_who_they_are_is_a_lock_even_if_no_key_opens_it(
+    somewhere: Path, keys: str, file: str | None
+) -> None:
+    (somewhere / "keys.txt").write_text("# nobody any more\n")
+    settings = load_settings(api_keys=keys, api_keys_file=file)
+    async with open_authenticator(
+        api_keys=settings.api_keys,
+        api_keys_file=settings.api_keys_file,
+        jwt_issuer="",
+        jwt_audience="",
+        jwt_secret="",
+        jwt_public_key_file=None,
+        jwt_jwks_url="",
+        allow_anonymous=False,
+        default_owner="",
+        tickets=MemoryTickets(),
+    ) as (authenticator, _):
+        assert settings.authenticates == authenticator.configured == bool(keys or file)

@@ -73,7 +73,7 @@ async def test_a_file_of_something_else_is_refused_and_left_as_it_was(tmp_path: 
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE sessions (id INTEGER, cookie TEXT)")
     async with open_sqlite(path) as database:
-        with pytest.raises(StorageError, match="session_id"):
+        with pytest.raises(StorageError, match="no such column"):
             await migrate(database)
     with closing(sqlite3.connect(path)) as connection:
         names = connection.execute("SELECT name FROM sqlite_master").fetchall()

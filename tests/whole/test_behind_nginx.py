@@ -33,6 +33,9 @@ KIB = 1024
 pytestmark = pytest.mark.skipif(not is_installed(), reason="nginx is not installed")
 
 
+CHAT_EXAMPLE: dict[str, Any] = {"ALLOWED_HOSTS": "chat.example", "ALLOW_ANONYMOUS": "true"}
+
+
 @dataclass
 class Site:
     """Two gateways and nginx in front of them."""
@@ -226,7 +229,7 @@ async def test_where_no_gateway_is_there_the_answer_is_one_of_the_gateway_s_erro
 async def test_a_page_of_the_same_host_and_port_is_let_in_and_no_other(
     tmp_path: Path, model: ScriptedModel, host: str, origin: str, status: int
 ) -> None:
-    async with site(tmp_path, model, ALLOWED_HOSTS="chat.example") as here:
+    async with site(tmp_path, model, **CHAT_EXAMPLE) as here:
         host, origin = (text.format(port=here.port) for text in (host, origin))
         opening = connect(
             f"ws://{host}/ws",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from tests.gateway.access.people import (
     ALICE_BY_KEY,
@@ -153,3 +154,27 @@ async def test_on_this_machine_alone_who_is_anonymous_lists_what_is_nobodys(
         own = await new_session(gateway, ANONYMOUS)
         await new_session(gateway, ALICE_BY_KEY)
         assert await ids(gateway, ANONYMOUS) == [own]
+
+
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"])
+async def test_who_comes_through_a_proxy_of_this_machine_is_not_this_machine(
+    tmp_path: Path, name: str
+) -> None:
+    async with in_process(access_settings(tmp_path, **ALONE)) as gateway:
+        await new_session(gateway, ANONYMOUS)
+        assert await status(gateway, ANONYMOUS) == 200
+        listed = await gateway.http.get("/api/sessions", headers={name: "127.0.0.1"})
+        assert listed.status_code == 401
+
+
+@pytest.mark.parametrize(
+    "behind", [{"trusted_proxies": "127.0.0.1"}, {"allowed_hosts": "127.0.0.1,chat.example.org"}]
+)
+async def test_a_gateway_behind_a_proxy_of_this_machine_lists_nothing_for_strangers(
+    tmp_path: Path, behind: dict[str, str]
+) -> None:
+    with pytest.raises(ValidationError, match="ALLOW_ANONYMOUS"):
+        access_settings(tmp_path, **ALONE, **behind)
+    settings = access_settings(tmp_path, allow_anonymous=True, **ALONE, **behind)
+    async with in_process(settings) as gateway:
+        assert await status(gateway, ANONYMOUS) == 401

@@ -96,6 +96,8 @@ async def test_a_header_says_it(gateway: Gateway, scheme: str) -> None:
         ([f"bearer.{ALICE}", PROTOCOL], PROTOCOL),
         ([f"bearer.{ALICE}", "other.v1", PROTOCOL], PROTOCOL),
         ([f"bearer.{ALICE}", "other.v1"], "other.v1"),
+        ([f"Bearer.{ALICE}"], None),
+        ([f"BEARER.{ALICE}", "other.v1"], "other.v1"),
     ],
 )
 async def test_a_subprotocol_says_it_and_is_not_answered(
@@ -141,6 +143,13 @@ async def test_a_bad_subprotocol_is_told_and_closed(served: Gateway, offered: li
         frames, code = await told(socket)
         assert socket.subprotocol in (None, PROTOCOL)
     assert (refusals(frames), code) == UNAUTHORIZED
+
+
+async def test_two_headers_decide_nothing(served: Gateway) -> None:
+    for first, second in ((ALICE, BOB), (ALICE, ALICE), (ALICE, "nonsense")):
+        twice = [("Authorization", f"Bearer {key}") for key in (first, second)]
+        refused = await served.http.post("/api/sessions", headers=twice)
+        assert (refused.status_code, refused.json()["code"]) == (401, "unauthorized")
 
 
 async def test_the_header_decides_over_a_subprotocol(served: Gateway) -> None:

@@ -9,7 +9,7 @@ from gateway.auth.api_keys import ApiKey, KeyRing, new_key
 from gateway.auth.authenticator import Authenticator, Proof
 from gateway.auth.credentials import Bearer, Ticket
 from gateway.auth.principal import Principal
-from gateway.auth.tickets import MemoryTickets
+from gateway.auth.tickets import MAX_TICKETS, MemoryTickets
 from protocol.errors import ErrorCode, Refusal
 from tests.gateway.auth.signing import NOW, Clock
 
@@ -215,3 +215,19 @@ async def test_a_ticket_of_somebody_who_has_lapsed_is_refused() -> None:
     clock.now = NOW
     ticket = await auth.issue(replace(alice, credential="jwt:k0"))
     await refused(auth, Ticket(ticket))
+
+
+async def test_who_is_anonymous_gets_a_ticket_that_pushes_nobody_elses_out() -> None:
+    auth = authenticator(ALICES, allow_anonymous=True)
+    named = await auth.issue(await auth.identify(Bearer(ALICE)))
+    nobody = await auth.identify(None)
+    for _ in range(MAX_TICKETS):
+        ticket = await auth.issue(nobody)
+    assert await auth.identify(Ticket(ticket)) == nobody
+    assert (await auth.identify(Ticket(named))).name == "key:alice"
+
+
+async def test_the_ticket_of_an_anonymous_caller_opens_nothing_where_none_is_let_in() -> None:
+    lax, strict = authenticator(ALICES, allow_anonymous=True), authenticator(ALICES)
+    ticket = await lax.issue(await lax.identify(None))
+    await refused(strict, Ticket(ticket))

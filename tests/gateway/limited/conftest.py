@@ -34,5 +34,7 @@ def served_limited(tmp_path: Path, model: ScriptedModel) -> Begin:
 
 
 def _settings(directory: Path, model: ScriptedModel, limits: dict[str, Any]) -> Settings:
-    options = {"trusted_proxies": "127.0.0.1", **limits}
+    # Behind a proxy it has to be told that whoever proves nothing may come in, where that is so.
+    anonymous = not limits.get("api_keys")
+    options = {"trusted_proxies": "127.0.0.1", "allow_anonymous": anonymous, **limits}
     return settings_for(directory / "chat.db", model.url, **options)

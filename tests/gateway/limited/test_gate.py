@@ -11,13 +11,17 @@ import pytest
 from starlette.routing import Route
 
 from gateway.app import ROUTES
-from tests.gateway.harness import Gateway, call_of
+from tests.gateway.harness import WITHIN_S, Gateway, call_of
 from tests.gateway.limited.visitors import ALICE, KEYS, Begin, denied, problem, streaming, visit
 from tests.gateway.peers import Peer
 from tests.llm.scripted import ScriptedModel
 from tests.whole.processes import MODULE, running
 
 ROOT = Path(__file__).parents[3]
+UPGRADE = (
+    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+)
 EVIL = "https://evil.example"
 PROBES = ("/api/health", "/readyz")
 ENDPOINTS = sorted(
@@ -343,3 +347,43 @@ async def test_a_gateway_that_all_can_reach_starts_if_that_is_meant_or_it_asks_w
             assert (await http.post("/api/sessions", json={})).status_code == status
         assert await program.stop() == 0
         assert program.complaints == []
+
+
+async def test_who_says_twice_where_it_comes_from_is_refused(served: Gateway) -> None:
+    ours = f"http://127.0.0.1:{served.http.base_url.port}"
+    twice = [("Origin", ours), ("Origin", EVIL)]
+    assert (await served.http.post("/api/sessions", headers=twice)).status_code == 403
+    async with Peer(str(served.http.base_url)) as peer:
+        place = f"Host: {peer.host}:{peer.port}\r\n"
+        said = "".join(f"{name}: {value}\r\n" for name, value in twice)
+        await peer.send(f"GET /ws HTTP/1.1\r\n{place}{said}{UPGRADE}\r\n".encode())
+        assert (await peer.until(b"\r\n")).startswith(b"HTTP/1.1 4")
+
+
+async def test_a_way_that_is_shown_names_no_host_and_no_scheme(gateway: Gateway) -> None:
+    shown = await gateway.http.post("/api/chat/?x=1", headers={"Host": "evil.example"})
+    assert (shown.status_code, shown.headers["location"]) == (307, "/api/chat?x=1")
+
+
+def test_a_name_that_means_more_than_this_machine_is_found_out(tmp_path: Path) -> None:
+    starts = """
+import socket, sys
+real = socket.getaddrinfo
+socket.getaddrinfo = lambda host, *rest, **more: real("0.0.0.0", *rest, **more)
+from gateway.__main__ import main
+sys.exit(main([]))
+"""
+    settings = {"HOST": "evil.localhost", "PORT": "0", "LLM_SERVER_URL": "http://127.0.0.1:9"}
+    done = subprocess.run(
+        [sys.executable, "-c", starts],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **settings},
+        capture_output=True,
+        text=True,
+        timeout=WITHIN_S,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "midm-gateway: evil.localhost is not this machine alone; see ALLOW_ANONYMOUS\n"
+    )

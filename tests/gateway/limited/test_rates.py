@@ -179,6 +179,22 @@ async def test_who_is_anonymous_begins_the_sessions_of_its_address(limited: Begi
             await opens(gateway)
 
 
+async def test_somebody_gets_so_many_tickets_in_a_minute(limited: Begin) -> None:
+    async with (
+        limited(handshakes_per_minute=RATE, api_keys=KEYS) as gateway,
+        visit(gateway, key=ALICE) as alice,
+        visit(gateway, key=BOB) as bob,
+    ):
+        clock = stop_time(gateway)
+        for _ in range(AT_ONCE):
+            assert (await alice.http.post("/api/tickets")).status_code == 201
+        refused = await alice.http.post("/api/tickets")
+        assert told(problem(refused, 429, "rate_limited")) == TOLD
+        assert (await bob.http.post("/api/tickets")).status_code == 201
+        clock.move(WAIT_S)
+        assert (await alice.http.post("/api/tickets")).status_code == 201
+
+
 async def test_a_session_that_cannot_be_made_is_not_counted(limited: Begin) -> None:
     async with (
         limited(sessions_per_minute=1, api_keys=KEYS) as gateway,

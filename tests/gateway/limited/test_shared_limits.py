@@ -38,7 +38,10 @@ def limited_nodes(member: Settings) -> BeginNodes:
     @asynccontextmanager
     async def begin(**limits: Any) -> AsyncIterator[Nodes]:
         settings = Settings(
-            _env_file=None, **member.model_dump() | {"trusted_proxies": "127.0.0.1"} | limits
+            _env_file=None,
+            **member.model_dump()
+            | {"trusted_proxies": "127.0.0.1", "allow_anonymous": True}
+            | limits,
         )
         async with watched(on_sockets(settings)) as here, watched(on_sockets(settings)) as there:
             yield here, there

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from tests.gateway.harness import Gateway
-from tests.gateway.limited.visitors import Begin
+from tests.gateway.limited.visitors import Begin, empty, taken
 from tests.gateway.peers import Peer
 
 SOON_S, LATE_S = 0.2, 60
@@ -95,9 +95,10 @@ async def test_who_speaks_on_and_on_but_slowly_is_dropped_too(
         await is_served(gateway)
 
 
-async def test_who_is_dropped_had_no_seat(served_limited: Begin) -> None:
+async def test_who_is_dropped_leaves_its_seat(served_limited: Begin) -> None:
     async with served_limited(**HASTY_BODY) as gateway, Peer(str(gateway.http.base_url)) as peer:
         await peer.send(HALF_A_BODY.replace(b"/api/sessions", b"/api/chat/stream"))
         await is_served(gateway)
-        assert gateway.house.entrance.occupancy.total == 0
+        await taken(gateway, 1)
         await is_dropped(peer)
+        await empty(gateway)
