@@ -54,6 +54,11 @@ DEPTHS = (2, 63, 64, 65, 255, 256, 1_000)
 LENGTHS = (31_999, 32_000, 32_001, 100_000)
 
 
+def more_is_asked_for() -> bool:
+    """Whether somebody said how many examples to try."""
+    return "FUZZ_EXAMPLES" in os.environ
+
+
 def examples(default: int) -> int:
     """Say how many examples a test that is left to chance tries: `FUZZ_EXAMPLES`, or its own."""
     return int(os.environ.get("FUZZ_EXAMPLES", default))
