@@ -6,7 +6,7 @@ from gateway.auth.principal import Principal
 from storage.claims import Claim
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Caller:
     """Somebody at the other end of a connection.
 

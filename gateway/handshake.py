@@ -1,26 +1,61 @@
 """The first moments of a WebSocket: whether it may open at all, and who has it."""
 
 import asyncio
+import logging
 import math
 
+from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.auth.credentials import SUBPROTOCOL as CREDENTIAL
 from gateway.auth.credentials import Bearer, Ticket, bearer
 from gateway.auth.principal import Principal
-from gateway.entrance import Entrance
+from gateway.caller import Caller
+from gateway.entrance import Entrance, NoRoom
+from gateway.errors import as_refusal
+from gateway.house import House
+from gateway.limits.occupancy import Seat
 from gateway.problems import problem_response
+from gateway.sender import close_code
 from gateway.settings import Settings
 from gateway.sockets import socket_of
 from protocol.client_frames import Auth, parse_client_frame
 from protocol.errors import ErrorCode, Refusal
-from protocol.server_frames import PROTOCOL
+from protocol.server_frames import PROTOCOL, Error
+
+log = logging.getLogger(__name__)
 
 
-async def denial(socket: WebSocket, entrance: Entrance, address: str | None) -> Response | None:
+async def admit(socket: WebSocket, house: House) -> tuple[Caller, Seat] | None:
+    """Let a WebSocket in and learn who has it, or refuse it, or tell it why not and close it.
+
+    Whoever calls has the seat to leave. Raises `WebSocketDisconnect` if the client goes away.
+    """
+    # Not the socket itself, which would keep for its life what it was asked for: a browser's
+    # headers weigh a good part of an idle connection.
+    visitor = HTTPConnection(socket.scope)
+    address = house.entrance.address(visitor)
+    refused = await _denial(visitor, house.entrance, address)
+    if refused is None:
+        seat = await _seat(socket, visitor, house.entrance)
+        return await _greet(socket, visitor, house, seat=seat, address=address) if seat else None
+    log.warning("refused a WebSocket: %d, %s", refused.status_code, address or "this machine")
+    await socket.send_denial_response(refused)
+    return None
+
+
+async def turn_away(socket: WebSocket, refusal: Refusal) -> None:
+    """Say why a WebSocket is of no use, and close it."""
+    await socket.send_text(Error.of(refusal).frame().text)
+    await socket.close(close_code(refusal))
+
+
+async def _denial(
+    visitor: HTTPConnection, entrance: Entrance, address: str | None
+) -> Response | None:
     """Say how a handshake is refused outright; None if it is not."""
-    if not entrance.admits(socket):
+    if not entrance.admits(visitor):
         return PlainTextResponse("Origin or Host not allowed", 403)
     wait_s = await entrance.shake_hands(address)
     if wait_s > 0:
@@ -29,24 +64,63 @@ async def denial(socket: WebSocket, entrance: Entrance, address: str | None) -> 
     return None
 
 
-def subprotocol(offered: list[str]) -> str | None:
+async def _seat(socket: WebSocket, visitor: HTTPConnection, entrance: Entrance) -> Seat | None:
+    """Find a seat; None if there is none, which was said."""
+    try:
+        unknown = entrance.has_yet_to_ask(visitor, _ticket(visitor))
+        return entrance.take_seat(entrance.address(visitor), unknown=unknown)
+    except NoRoom as full:
+        if full.whose:
+            # A browser is told why only once it is open.
+            await _accept(socket)
+            await turn_away(socket, full)
+        else:
+            await socket.send_denial_response(problem_response(full))
+        return None
+
+
+async def _greet(
+    socket: WebSocket, visitor: HTTPConnection, house: House, *, seat: Seat, address: str | None
+) -> tuple[Caller, Seat] | None:
+    try:
+        await _accept(socket)
+        caller = Caller(await _introduced(socket, visitor, house), address)
+        house.entrance.know(seat, caller)
+    except Exception as error:  # whatever it is, the client is told and the socket closed
+        seat.leave()
+        if isinstance(error, WebSocketDisconnect):
+            raise
+        await turn_away(socket, as_refusal(error))
+        return None
+    except BaseException:
+        seat.leave()
+        raise
+    return caller, seat
+
+
+async def _accept(socket: WebSocket) -> None:
+    await socket.accept(subprotocol=_subprotocol(socket.scope["subprotocols"]))
+
+
+def _subprotocol(offered: list[str]) -> str | None:
     """Answer with one that was offered, never with one that carries a token."""
     if PROTOCOL in offered:
         return PROTOCOL
     return next((name for name in offered if not name.lower().startswith(CREDENTIAL)), None)
 
 
-async def introduce(socket: WebSocket, entrance: Entrance, settings: Settings) -> Principal:
-    """Learn who has a WebSocket that was accepted: from its first frame, if not before.
+def _ticket(visitor: HTTPConnection) -> str | None:
+    return visitor.query_params.get("ticket")
 
-    Raises `Refusal` (`unauthorized` and others) and `WebSocketDisconnect`.
-    """
-    found = entrance.found(socket, socket.query_params.get("ticket"))
-    # Nobody asks for them again, and a browser's weigh a good part of an idle connection.
+
+async def _introduced(socket: WebSocket, visitor: HTTPConnection, house: House) -> Principal:
+    """Learn who has a WebSocket that was accepted: from its first frame, if not before."""
+    authenticator = house.entrance.authenticator
+    found = house.entrance.found(visitor, _ticket(visitor))
     socket.scope["headers"] = []
-    if found is None and entrance.authenticator.required:
-        found = await _first_frame(socket, settings)
-    return await entrance.authenticator.identify(found)
+    if found is None and authenticator.required:
+        found = await _first_frame(socket, house.settings)
+    return await authenticator.identify(found)
 
 
 async def _first_frame(socket: WebSocket, settings: Settings) -> Bearer | Ticket:

@@ -1,6 +1,5 @@
 """One WebSocket: frames in, one function called for each, frames out."""
 
-import logging
 from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import replace
@@ -16,15 +15,13 @@ from gateway.auth.credentials import bearer
 from gateway.beginning import begin_session
 from gateway.caller import Caller
 from gateway.conversation import Reader
-from gateway.entrance import NoRoom, lapsed
+from gateway.entrance import lapsed
 from gateway.errand import Errand
 from gateway.errors import as_refusal
 from gateway.greeting import farewell, greet
-from gateway.handshake import denial, introduce, subprotocol
+from gateway.handshake import admit, turn_away
 from gateway.house import House, house_of
-from gateway.limits.occupancy import Seat
-from gateway.problems import problem_response
-from gateway.sender import Sender, close_code
+from gateway.sender import Sender
 from protocol.client_frames import (
     HELP,
     Auth,
@@ -43,8 +40,6 @@ from storage import log as stored_log
 from storage import messages, sessions
 from storage.claims import Claim
 from storage.log import Joined
-
-log = logging.getLogger(__name__)
 
 PATH = "/ws"
 MAX_INBOX_FRAMES = 256
@@ -75,52 +70,12 @@ def short_cut(app: Starlette) -> ASGIApp:
 async def websocket_endpoint(socket: WebSocket) -> None:
     """Serve `GET /ws` until either side closes it."""
     house = house_of(socket)
-    address = house.entrance.address(socket)
-    refused = await denial(socket, house.entrance, address)
-    if refused is not None:
-        log.warning("refused a WebSocket: %d, %s", refused.status_code, address or "this machine")
-        await socket.send_denial_response(refused)
-        return
-    try:
-        unknown = house.entrance.has_yet_to_ask(socket, socket.query_params.get("ticket"))
-        seat = house.entrance.take_seat(address, unknown=unknown)
-    except NoRoom as full:
-        await _refuse_room(socket, full)
-        return
-    with seat, suppress(WebSocketDisconnect):  # it may go away while it is being greeted
-        if caller := await _admitted(socket, house, seat=seat, address=address):
-            await Connection(socket, house, caller).serve()
-
-
-async def _refuse_room(socket: WebSocket, full: NoRoom) -> None:
-    if not full.whose:
-        await socket.send_denial_response(problem_response(full))
-        return
-    with suppress(WebSocketDisconnect):
-        # A browser is told why only once it is open.
-        await socket.accept(subprotocol=subprotocol(socket.scope["subprotocols"]))
-        await turn_away(socket, full)
-
-
-async def _admitted(
-    socket: WebSocket, house: House, *, seat: Seat, address: str | None
-) -> Caller | None:
-    await socket.accept(subprotocol=subprotocol(socket.scope["subprotocols"]))
-    try:
-        caller = Caller(await introduce(socket, house.entrance, house.settings), address)
-        house.entrance.know(seat, caller)
-    except WebSocketDisconnect:
-        raise
-    except Exception as error:  # whatever it is, the client is told and the socket closed
-        await turn_away(socket, as_refusal(error))
-        return None
-    return caller
-
-
-async def turn_away(socket: WebSocket, refusal: Refusal) -> None:
-    """Say why a WebSocket is of no use, and close it."""
-    await socket.send_text(Error.of(refusal).frame().text)
-    await socket.close(close_code(refusal))
+    with suppress(WebSocketDisconnect):  # it may go away while it is being greeted
+        admitted = await admit(socket, house)
+        if admitted is not None:
+            caller, seat = admitted
+            with seat:
+                await Connection(socket, house, caller).serve()
 
 
 class Connection:

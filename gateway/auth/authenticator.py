@@ -14,6 +14,7 @@ from protocol.errors import ErrorCode, Refusal
 Lapse = Literal["expired", "revoked"]
 
 ANONYMOUS = "anonymous"
+_NOBODY = Principal(ANONYMOUS, None, "", None)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Authenticator:
         `BrokerAway` for a ticket that only Redis knows.
         """
         if not self.configured:
-            return Principal(ANONYMOUS, None, "", None)
+            return _NOBODY
         match found:
             case Bearer(token):
                 return await self._proved(token)

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Principal:
     """Somebody who may use the gateway; it holds no secret.
 

@@ -403,7 +403,7 @@ def test_all_that_is_written_to_standard_error_is_written_so(
     assert isinstance(ours, logging.StreamHandler)
     ours.setStream(sys.stderr)
     for _ in range(100):
-        logging.getLogger("gateway.websocket").warning("refused a WebSocket: 403, this machine")
+        logging.getLogger("gateway.handshake").warning("refused a WebSocket: 403, this machine")
     logging.getLogger("gateway").error("a\nb Bearer abc", exc_info=ValueError("x\ny"))
     *refusals, line, error, told = capsys.readouterr().err.splitlines()
     assert len(refusals) == MAX_A_MINUTE
