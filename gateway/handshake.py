@@ -82,20 +82,31 @@ async def _seat(socket: WebSocket, visitor: HTTPConnection, entrance: Entrance) 
 async def _greet(
     socket: WebSocket, visitor: HTTPConnection, house: House, *, seat: Seat, address: str | None
 ) -> tuple[Caller, Seat] | None:
+    """Accept a WebSocket and learn who has it; its seat is left unless that is returned."""
     try:
         await _accept(socket)
-        caller = Caller(await _introduced(socket, visitor, house), address)
-        house.entrance.know(seat, caller)
-    except Exception as error:  # whatever it is, the client is told and the socket closed
-        seat.leave()
-        if isinstance(error, WebSocketDisconnect):
-            raise
-        await turn_away(socket, as_refusal(error))
-        return None
+        caller = await _known(socket, visitor, house, seat=seat, address=address)
     except BaseException:
         seat.leave()
         raise
+    if caller is None:
+        seat.leave()
+        return None
     return caller, seat
+
+
+async def _known(
+    socket: WebSocket, visitor: HTTPConnection, house: House, *, seat: Seat, address: str | None
+) -> Caller | None:
+    try:
+        caller = Caller(await _introduced(socket, visitor, house), address)
+        house.entrance.know(seat, caller)
+    except WebSocketDisconnect:
+        raise
+    except Exception as error:  # whatever it is, the client is told and the socket closed
+        await turn_away(socket, as_refusal(error))
+        return None
+    return caller
 
 
 async def _accept(socket: WebSocket) -> None:

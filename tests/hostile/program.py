@@ -1,12 +1,11 @@
 """A gateway in a process of its own, with limits for its peers that a test can wait for.
 
 `python -m tests.hostile.program '{"head_s": 1}'` takes its settings from the environment, as
-always, and `LOOP=asyncio` beside them; sent SIGUSR1, it says how much it holds.
+always; sent SIGUSR1, it says how much it holds.
 """
 
 import asyncio
 import json
-import os
 import signal
 import socket
 import sys
@@ -37,6 +36,4 @@ class Watched(GatewayServer):
 
 if __name__ == "__main__":
     set_up_logging(debug=False)
-    server = Watched(load_settings(), PeerLimits(**json.loads(sys.argv[1])))
-    server.config.loop = os.environ.get("LOOP", "auto")
-    server.run()
+    Watched(load_settings(), PeerLimits(**json.loads(sys.argv[1]))).run()

@@ -9,7 +9,7 @@ from tests.gateway.peers import CLOSE, Peer
 from tests.hostile.attackers import at_once, frame
 from tests.hostile.siege import Siege
 
-CONNECTIONS = int(os.environ.get("HOSTILE_CONNECTIONS", "3000"))
+CONNECTIONS = int(os.environ.get("HOSTILE_CONNECTIONS", "1000"))
 AT_ONCE = 24
 INVALID = (1007).to_bytes(2, "big")
 WHOLE = frame(1, b"\xce\xba\xff")

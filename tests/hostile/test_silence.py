@@ -62,17 +62,3 @@ async def test_where_files_run_out_who_is_there_goes_on_chatting(tmp_path: Path)
                 strangers(siege.url, 2 * FILES) as peers,
             ):
                 await everything(peers[-1])
-
-
-async def test_where_files_run_out_the_loop_of_python_survives_too(tmp_path: Path) -> None:
-    # It accepts all that wait before it looks at one of them, and has no file left for a moment.
-    async with besieged(tmp_path, QUICK, *FEW_FILES, LOOP="asyncio") as siege:
-        for _ in range(3):
-            async with strangers(siege.url, 2 * FILES) as peers:
-                await everything(peers[-1])
-        async with siege.undisturbed(peers=0):
-            pass
-        # Beside these it may say that the model server is away, and ready again.
-        warnings = [line for line in siege.program.err if " WARNING " in line]
-        assert len(warnings) <= 2 * MAX_A_MINUTE
-        assert len(siege.program.err) < 4 * MAX_A_MINUTE

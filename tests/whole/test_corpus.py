@@ -27,7 +27,7 @@ UNLIMITED = dict.fromkeys(
     ),
     0,
 )
-EVERY = 3
+EVERY = 6
 """Of every so many samples one is enough to see whether something stays behind."""
 
 OURS = {"gateway", "storage", "llm", "protocol", "asyncio"}
