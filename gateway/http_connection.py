@@ -107,6 +107,8 @@ class ChatHttp(HttpToolsProtocol):
         super().on_headers_complete()
         self._in_head, self._gets_on = False, True
         self._request_limit.start(self._limits.body_s, self._give_up_request)
+        # Whoever is answered before all is said has to be heard out, or it may lose the answer.
+        self.peer.linger(self._limits.close_s)
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
@@ -117,6 +119,7 @@ class ChatHttp(HttpToolsProtocol):
         """Be content with the request."""
         self._gets_on = True
         self._request_limit.lift()
+        self.peer.linger(0.0)
         super().on_message_complete()
 
     def eof_received(self) -> None:
