@@ -221,7 +221,7 @@ def _say_hello(settings: Settings, port: int) -> None:
     if not settings.authenticates or settings.allow_anonymous:
         log.info("try it: npx wscat -c ws://%s/ws  and type 안녕하세요", at)
     else:
-        log.info("try it: npx wscat -H 'Authorization: Bearer KEY' -c ws://%s/ws", at)
+        log.info('try it: npx wscat -c ws://%s/ws  and first {"type":"auth","token":"…"}', at)
 
 
 def _access(settings: Settings) -> str:
