@@ -38,7 +38,7 @@ async def admit(socket: WebSocket, house: House) -> tuple[Caller, Seat] | None:
     address = house.entrance.address(visitor)
     refused = await _denial(visitor, house.entrance, address)
     if refused is None:
-        seat = await _seat(socket, visitor, house.entrance)
+        seat = await _seat(socket, visitor, house.entrance, address=address)
         return await _greet(socket, visitor, house, seat=seat, address=address) if seat else None
     log.warning("refused a WebSocket: %d, %s", refused.status_code, address or "this machine")
     await socket.send_denial_response(refused)
@@ -64,11 +64,13 @@ async def _denial(
     return None
 
 
-async def _seat(socket: WebSocket, visitor: HTTPConnection, entrance: Entrance) -> Seat | None:
+async def _seat(
+    socket: WebSocket, visitor: HTTPConnection, entrance: Entrance, *, address: str | None
+) -> Seat | None:
     """Find a seat; None if there is none, which was said."""
     try:
         unknown = entrance.has_yet_to_ask(visitor, _ticket(visitor))
-        return entrance.take_seat(entrance.address(visitor), unknown=unknown)
+        return entrance.take_seat(address, unknown=unknown)
     except NoRoom as full:
         if full.whose:
             # A browser is told why only once it is open.

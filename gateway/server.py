@@ -133,7 +133,7 @@ def _bound(settings: Settings, limits: PeerLimits) -> list[socket.socket]:
         # Names mean what a file or a server says, whatever they look like.
         for listener in listeners:
             listener.close()
-        raise CannotStart(f"{settings.host} is not this machine alone; see ALLOW_ANONYMOUS")
+        raise CannotStart(f"{settings.host} is not this machine alone; name its address as HOST")
     return listeners
 
 

@@ -385,5 +385,5 @@ sys.exit(main([]))
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "midm-gateway: evil.localhost is not this machine alone; see ALLOW_ANONYMOUS\n"
+        "midm-gateway: evil.localhost is not this machine alone; name its address as HOST\n"
     )
