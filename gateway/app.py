@@ -9,9 +9,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
-from starlette.routing import Route, WebSocketRoute
 
-from gateway import rest, status
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.opening import Chore, open_authenticator
 from gateway.auth.tickets import MemoryTickets, Tickets
@@ -19,7 +17,7 @@ from gateway.brokers.base import Broker
 from gateway.brokers.memory import MemoryBroker
 from gateway.chores import chores
 from gateway.entrance import Entrance
-from gateway.guard import Guard, guarded, on_mistake
+from gateway.guard import Guard, on_mistake
 from gateway.health import Probe
 from gateway.hosts import Hosts
 from gateway.house import House
@@ -30,10 +28,10 @@ from gateway.limits.occupancy import Occupancy, Seats
 from gateway.nodes.away import BrokerAway
 from gateway.origins import Cors, Origins
 from gateway.problems import on_client_gone, on_error, on_http_error
+from gateway.routes import ROUTES
 from gateway.run import Ports, TurnLimits
 from gateway.settings import BadSettings, Settings
 from gateway.turns import Retries, Turns
-from gateway.websocket import PATH, websocket_endpoint
 from llm.admission import Admission
 from llm.circuit import Circuit
 from llm.client import Driver, Generation, Patience
@@ -47,23 +45,6 @@ from storage.migrations import migrate
 from storage.operations import StorageError
 
 ALL = 2**31 - 1
-
-ROUTES = [
-    Route("/", status.index),
-    # The server leads there past the layers (`short_cut`); who mounts the application comes here.
-    WebSocketRoute(PATH, websocket_endpoint),
-    Route("/api/sessions", guarded(rest.all_sessions), methods=["GET", "POST"]),
-    Route("/api/sessions/{session_id}", guarded(rest.session), methods=["GET", "DELETE"]),
-    Route("/api/sessions/{session_id}/messages", guarded(rest.get_messages)),
-    Route("/api/sessions/{session_id}/events", guarded(rest.get_events, by_ticket=True)),
-    Route("/api/sessions/{session_id}/cancel", guarded(rest.cancel), methods=["POST"]),
-    Route("/api/chat", guarded(rest.chat), methods=["POST"]),
-    Route("/api/chat/stream", guarded(rest.chat_stream), methods=["POST"]),
-    Route("/api/tickets", guarded(rest.create_ticket), methods=["POST"]),
-    Route("/api/health", status.health),
-    Route("/readyz", status.readiness),
-    Route("/openapi.json", status.openapi_document),
-]
 
 
 def create_app(settings: Settings) -> Starlette:

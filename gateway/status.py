@@ -29,11 +29,12 @@ ENDPOINTS = {
     "health": "GET /api/health",
     "readiness": "GET /readyz",
     "description": "GET /openapi.json",
+    "files": "GET /web/{path}",
 }
 
 
 async def index(request: Request) -> Response:
-    """Say what this is and where things are."""
+    """Say what this is and where things are, for programs."""
     about = {"service": "midm-chat-gateway", "version": VERSION, "status": "running"}
     return JSONResponse(about | {"endpoints": ENDPOINTS})
 

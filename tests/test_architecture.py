@@ -25,10 +25,11 @@ SHELLS = {
     "gateway.sse",
     "gateway.rest",
     "gateway.status",
+    "gateway.pages",
     "gateway.guard",
     "gateway.problems",
 }
-COMPOSERS = {"gateway.app", "gateway.server", "gateway.__main__"}
+COMPOSERS = {"gateway.app", "gateway.routes", "gateway.server", "gateway.__main__"}
 CORE = {"gateway.turns", "gateway.run", "gateway.outcome", "gateway.conversation"}
 
 

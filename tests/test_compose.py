@@ -15,8 +15,8 @@ import yaml
 from starlette.routing import Match
 
 from gateway.__main__ import main
-from gateway.app import ROUTES
 from gateway.hosts import Hosts
+from gateway.routes import ROUTES
 from gateway.server import CLOSE_WITHIN_S
 from gateway.settings import Settings
 from gateway.sse import KEEP_ALIVE_S
@@ -178,7 +178,7 @@ def test_the_model_is_the_simulator_where_the_gateways_look_for_it(
     def run_simulator(_: SimulatorSettings, *, host: str, port: int) -> None:
         listened.append((host, port))
 
-    monkeypatch.setattr("gateway.__main__.run_simulator", run_simulator)
+    monkeypatch.setattr("gateway.commands.simulate.run_simulator", run_simulator)
     program, *arguments = SERVICES["model"]["command"]
     assert program in PROJECT["project"]["scripts"]
     assert main(arguments) == 0

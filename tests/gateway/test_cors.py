@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from starlette.routing import Route
 
-from gateway.app import ROUTES
 from gateway.origins import Origins
+from gateway.routes import ROUTES
 from tests.gateway.harness import Gateway, in_process, settings_for
 from tests.llm.scripted import ScriptedModel
 

@@ -2,7 +2,7 @@
 
 from starlette.routing import Route, WebSocketRoute
 
-from gateway.app import ROUTES
+from gateway.routes import ROUTES
 from gateway.websocket import PATH
 from tests.gateway.harness import Gateway
 
@@ -16,7 +16,7 @@ def _calls(told: object) -> set[str]:
 async def test_the_index_tells_of_every_call(gateway: Gateway) -> None:
     told = (await gateway.http.get("/")).json()
     there = {
-        f"{method} {route.path}"
+        f"{method} {route.path_format}"
         for route in ROUTES
         if isinstance(route, Route | WebSocketRoute)
         for method in (getattr(route, "methods", None) or {"GET"}) - {"HEAD"}

@@ -7,7 +7,7 @@ import pytest
 from openapi_spec_validator import validate
 from starlette.routing import Route
 
-from gateway.app import ROUTES
+from gateway.routes import ROUTES
 from protocol.errors import CATALOGUE
 from protocol.openapi import OPERATIONS, openapi
 

@@ -13,8 +13,8 @@ import httpx
 import pytest
 from starlette.routing import Route, WebSocketRoute
 
-from gateway.app import ROUTES
 from gateway.auth import opening
+from gateway.routes import ROUTES
 from gateway.settings import Settings
 from protocol.client_frames import ClientFrame
 from tests.gateway.access.people import (
@@ -149,7 +149,7 @@ VISITS: dict[str, Visit] = {
     "get help": Visit({"type": "help"}, "help"),
 }
 
-PUBLIC = ("/", "/api/health", "/readyz", "/openapi.json")
+PUBLIC = ("/", "/web/{path:path}", "/api/health", "/readyz", "/openapi.json")
 
 OWNERS = (ALICE_BY_KEY, ALICE_BY_TOKEN)
 FOREIGN = (
@@ -426,6 +426,7 @@ async def test_nobody_gets_in_on_a_websocket(
 async def test_what_is_public_needs_nothing_and_shows_nothing_secret(
     gateway: Gateway, kept: dict[tuple[Person, State], str], path: str, person: Person
 ) -> None:
+    path = path.replace("{path:path}", "index.html")
     shown = await gateway.http.get(path, headers=person.headers)
     assert shown.status_code == 200
     secrets = [ALICE, ALICES.id, ALICES.digest, SECRET, QUICK, str(gateway.database)]

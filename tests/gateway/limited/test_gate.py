@@ -10,7 +10,7 @@ import httpx
 import pytest
 from starlette.routing import Route
 
-from gateway.app import ROUTES
+from gateway.routes import ROUTES
 from tests.gateway.harness import WITHIN_S, Gateway, call_of
 from tests.gateway.limited.visitors import ALICE, KEYS, Begin, denied, problem, streaming, visit
 from tests.gateway.peers import Peer

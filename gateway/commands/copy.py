@@ -1,0 +1,57 @@
+"""`midm-gateway copy`: copy all conversations into another database."""
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+from gateway.commands.parsing import Commands
+from gateway.server import CannotStart
+from gateway.settings import database_place
+from storage.copying import Copied, copy_sessions
+from storage.database import open_database
+from storage.migrations import migrate
+from storage.operations import StorageError
+
+SESSION_S = 3_600.0
+"""How long it may take to copy one session, row for row over a network."""
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    command = commands.add_parser(
+        "copy",
+        help="copy all conversations into another database",
+        description="Copy all conversations, from a file to a server for example. Stop the"
+        " gateways that use either first. What is there already stays as it is.",
+    )
+    command.set_defaults(command=run)
+    command.add_argument("source", help="where they are, written as in DATABASE_URL")
+    command.add_argument("target", help="where they are to be, likewise")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Copy; raises `BadSettings` and `CannotStart`."""
+    source, target = database_place(options.source), database_place(options.target)
+    if isinstance(source, Path) and not source.exists():
+        raise CannotStart(f"there is no database {source}")
+    try:
+        done = asyncio.run(_copy_sessions(source, target))
+    except StorageError as error:
+        raise CannotStart(str(error)) from None
+    print(f"{done.copied} sessions copied, {done.already_there} were there already")
+    return 0
+
+
+async def _copy_sessions(source: str | Path, target: str | Path) -> Copied:
+    async with (
+        open_database(source, operation_s=SESSION_S) as old,
+        open_database(target, operation_s=SESSION_S) as new,
+    ):
+        for database in (old, new):
+            await migrate(database)
+        return await copy_sessions(old, new, _tell)
+
+
+def _tell(copied: Copied) -> None:
+    print(f"{copied.copied} …", file=sys.stderr)
