@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="midm-gateway",
         description="A real-time chat gateway for a language model. Without a command it serves.",
-        epilog="Settings come from the environment and from .env; the README lists them.",
+        epilog="Settings come from the environment and from .env; gateway/README.md lists them.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     parser.set_defaults(command=serve.run)

@@ -1,7 +1,7 @@
 """The settings: the only reader of the environment and of `.env`.
 
-The names are those of the original backend where it has them. The README documents every one; a
-test holds the two together.
+The names are those of the original backend where it has them. `gateway/README.md` documents every
+one; a test holds the two together.
 """
 
 import re
