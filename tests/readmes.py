@@ -50,6 +50,13 @@ def blocks(text: str, kind: str) -> list[str]:
     return [found["code"] for found in _FENCED.finditer(text) if found["kind"].strip() == kind]
 
 
+def section(text: str, heading: str) -> str:
+    """What stands below a heading, up to the next one of any level."""
+    [found] = re.findall(rf"^#+ {re.escape(heading)}\n((?:(?!#+ ).*\n?)*)", text, re.MULTILINE)
+    below: str = found
+    return below
+
+
 def missing(document: Path, *, root: Path = ROOT) -> list[str]:
     """The links of a document that lead nowhere below `root`."""
     text = document.read_text()

@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+from dotenv import dotenv_values
 
 from gateway.settings import Settings
-from tests.readmes import FIRST, ROOT, anchors, documents, links, missing, name_of
+from tests.readmes import FIRST, ROOT, anchors, blocks, documents, links, missing, name_of
 
 ROW = re.compile(r"^\|\s*`(?P<name>[A-Z][A-Z0-9_]*)`\s*\|", re.MULTILINE)
 SIZE = re.compile(r"\b(?:WHOLE|FAULTS|SESSION|LOG|HOSTILE|FUZZ)_[A-Z_]+\b")
@@ -30,6 +31,21 @@ def test_every_setting_is_documented_once(name: str) -> None:
 
 def test_nothing_is_documented_that_is_no_setting() -> None:
     assert set(documented()) <= set(NAMES)
+
+
+def test_the_settings_of_the_first_readme_can_be_used_as_they_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [block] = blocks(FIRST.read_text(), "ini")
+    file = tmp_path / ".env"
+    file.write_text(block)
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    given = dotenv_values(file)
+    assert set(given) <= set(NAMES)
+    settings = Settings(_env_file=file)
+    assert settings.model_fields_set == {name.lower() for name in given}
+    assert (settings.port, settings.llm_max_concurrency) == (8080, 1)
 
 
 def test_every_test_that_is_named_exists() -> None:
