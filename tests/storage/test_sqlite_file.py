@@ -2,6 +2,8 @@
 
 import asyncio
 import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -52,6 +54,18 @@ async def test_writes_happen_in_the_order_they_were_asked_for(database: SqliteDa
 
     writes = [database.submit(seen_by(number)) for number in range(1_000)]
     assert await asyncio.gather(*writes) == list(range(1, 1_001))
+
+
+async def test_a_backup_made_while_it_is_open_holds_what_was_committed(
+    database: SqliteDatabase, raw: sqlite3.Connection, tmp_path: Path
+) -> None:
+    await asyncio.gather(*(database.write(add(f"{number:04}")) for number in range(100)))
+    # What `.backup` of the sqlite3 program does.
+    with closing(sqlite3.connect(tmp_path / "backup.db")) as backup:
+        raw.backup(backup)
+        [(kept,)] = backup.execute("SELECT count(*) FROM notes")
+        [(well,)] = backup.execute("PRAGMA integrity_check")
+    assert (kept, well) == (100, "ok")
 
 
 async def test_readers_do_not_wait_for_a_writer(
