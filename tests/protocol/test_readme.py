@@ -1,5 +1,6 @@
 """What is written of the wire is what the code says: frames and their fields, codes, calls."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import get_args
@@ -14,7 +15,7 @@ from protocol.client_frames import ClientFrame
 from protocol.errors import CATALOGUE, CloseCode
 from protocol.rest import Problem
 from protocol.server_frames import ServerFrame
-from tests.readmes import FIRST, ROOT, blocks, section
+from tests.readmes import FIRST, ROOT, blocks, documents, section
 
 WIRE = (ROOT / "protocol" / "README.md").read_text()
 
@@ -110,3 +111,26 @@ def test_every_call_is_written() -> None:
         else:
             assert isinstance(route, WebSocketRoute)
     assert told == calls
+
+
+def test_the_frames_that_are_shown_have_the_fields_of_today() -> None:
+    shown = [
+        json.loads(line.removeprefix("< ").removeprefix("data: "))
+        for document in documents()
+        for line in document.read_text().splitlines()
+        if re.match(r"(?:< |data: )\{(?!.* … )", line)
+    ]
+    assert len(shown) > 10
+    for frame in shown:
+        fields = SERVER[frame.pop("type")]
+        assert set(frame) <= set(fields)
+        assert set(frame) >= {
+            name for name, may_be_left_out in fields.items() if not may_be_left_out
+        }
+
+
+def test_the_commands_in_korean_are_those_in_english() -> None:
+    english, _, korean = FIRST.read_text().partition("## 빠른 시작")
+    commands = blocks(korean, "sh")
+    assert commands[0] == blocks(english, "sh")[0]
+    assert commands[-1] in blocks((ROOT / "llm" / "README.md").read_text(), "sh")
