@@ -8,9 +8,11 @@ import pytest
 from gateway import visits
 from protocol.cursor import BEGINNING
 from protocol.errors import Refusal
-from storage import log, messages, sessions, turns
+from storage import log, messages, sessions, stretches, turns
 from storage.claims import Claim
 from storage.operations import Operation
+from storage.placed import LAST
+from storage.stretches import Extent
 from tests.storage.store import Store
 
 ALICE, BOB = "key:alice", "key:bob"
@@ -21,6 +23,10 @@ OPERATIONS: dict[str, Callable[[Store, Claim], Operation[Any]]] = {
     "remove": lambda store, claim: sessions.remove(claim),
     "page": lambda store, claim: messages.page(claim, limit=1, before=None, max_bytes=1_000),
     "reply": lambda store, claim: messages.reply(claim, 1),
+    "begin a search": lambda store, claim: stretches.begin_search(claim, before=None),
+    "search": lambda store, claim: stretches.older(claim, LAST, include_replaced=True),
+    "begin an export": lambda store, claim: stretches.begin_export(claim, include_replaced=True),
+    "export": lambda store, claim: stretches.newer(claim, Extent(LAST, include_replaced=True)),
     "join": lambda store, claim: log.join(claim, None),
     "resume": lambda store, claim: log.join(claim, "1.1.0"),
     "read": lambda store, claim: log.read_after(claim, BEGINNING),
