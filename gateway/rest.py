@@ -18,6 +18,7 @@ from gateway.greeting import greet
 from gateway.house import House, house_of
 from gateway.problems import problem_response
 from gateway.replies import json_response, read_body, validated
+from gateway.search import search
 from protocol import rest
 from protocol.cursor import END, Cursor
 from protocol.errors import ErrorCode, Refusal
@@ -25,6 +26,7 @@ from protocol.server_frames import Error, Frame
 from storage import log as stored_log
 from storage import messages, sessions
 from storage.claims import Claim
+from storage.matching import Words
 
 MAX_PAGE_BYTES = 2 * 1024 * 1024
 
@@ -80,11 +82,22 @@ async def delete_session(request: Request, caller: Caller) -> Response:
 
 
 async def get_messages(request: Request, caller: Caller) -> Response:
-    """Show a page of the history."""
+    """Show a page of the history, or of what is found in it."""
     query = validated(rest.HistoryQuery, dict(request.query_params))
     claim = _claim(request, caller)
     house = house_of(request)
     house.database.submit(sessions.note_use(claim))
+    if query.q is not None:
+        found = search(
+            house.database,
+            claim,
+            Words(query.q),
+            limit=query.limit,
+            before=query.before,
+            max_bytes=MAX_PAGE_BYTES,
+            include_replaced=query.include == "replaced",
+        )
+        return json_response(await found)
     page = await house.database.read(
         messages.page(
             claim,

@@ -2,13 +2,33 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, JsonValue
+from pydantic import AfterValidator, BeforeValidator, JsonValue, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from protocol.chat import ChatFields, Model, Text, TurnNumber
 from protocol.client_frames import HistoryLimit
 from protocol.errors import ErrorCode
 from protocol.server_frames import FinishReason, StoredMessage, omitted_if_none
 from protocol.text import storable
+
+MAX_QUERY_CHARS = 256
+
+
+def _short_words(value: str) -> str:
+    value = value.strip()
+    if not 1 <= len(value) <= MAX_QUERY_CHARS:
+        allowed = f"Input should have 1 to {MAX_QUERY_CHARS} characters, beside white space around"
+        raise PydanticCustomError("query_length", allowed)
+    return value
+
+
+# White space around is not counted, which neither `minLength` nor `maxLength` could say.
+_LENGTH = rf"^\s*\S([\s\S]{{0,{MAX_QUERY_CHARS - 2}}}\S)?\s*$"
+Query = Annotated[
+    Text,
+    AfterValidator(_short_words),
+    WithJsonSchema({"type": "string", "pattern": _LENGTH}),
+]
 
 
 def _storable_json(value: Any) -> Any:
@@ -72,11 +92,12 @@ class CancelRequest(Model):
 
 
 class HistoryQuery(Model):
-    """The query of `GET /api/sessions/{id}/messages`."""
+    """The query of `GET /api/sessions/{id}/messages`; `q` holds words to look for."""
 
     limit: HistoryLimit | None = None
     before: Text | None = None
     include: Literal["replaced"] | None = None
+    q: Query | None = None
 
 
 class ChatReply(Model):
@@ -92,9 +113,11 @@ class ChatReply(Model):
 
 
 class Messages(Model):
-    """A page of the history, oldest first.
+    """A page of the history, or of what was found in it, oldest first.
 
-    `cursor` is where to go on reading; null on a page asked for with `before`.
+    `cursor` is where to go on reading; null on a page asked for with `before` or `q`.
+    `total_count` is of all active messages. `next_before` asks for the next page; one of a search
+    may hold nothing and still have it: it is where the search was at when its time was up.
     """
 
     session_id: str

@@ -106,6 +106,7 @@ def test_a_query_is_described_by_what_can_be_written_in_one() -> None:
         "limit": {"type": "integer", "minimum": 1, "maximum": 1_000},
         "before": {"type": "string"},
         "include": {"type": "string", "const": "replaced"},
+        "q": {"type": "string", "pattern": r"^\s*\S([\s\S]{0,254}\S)?\s*$"},
     }
 
 

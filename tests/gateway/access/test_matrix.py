@@ -108,6 +108,8 @@ ASKED: dict[str, Call] = {
     "delete it while it is answered": Call("DELETE", ONE, 204, state="open"),
     "read the history": Call("GET", f"{ONE}/messages", 200),
     "read a page": Call("GET", f"{ONE}/messages", 200, query="?limit=1&include=replaced"),
+    "search": Call("GET", f"{ONE}/messages", 200, query=f"?q={QUICK[:2]}"),
+    "search all": Call("GET", f"{ONE}/messages", 200, query="?q=no&limit=1&include=replaced"),
     "cancel": Call("POST", f"{ONE}/cancel", 202, {}, state="open"),
     "cancel a turn": Call("POST", f"{ONE}/cancel", 202, {"turn": 2}, state="open"),
     "cancel nothing": Call("POST", f"{ONE}/cancel", 409, {}),
