@@ -7,7 +7,7 @@ from uuid import uuid4
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway import sse
+from gateway import export, sse
 from gateway.ask import Ask
 from gateway.auth.tickets import TICKET_S
 from gateway.beginning import begin_session
@@ -24,7 +24,7 @@ from protocol.cursor import END, Cursor
 from protocol.errors import ErrorCode, Refusal
 from protocol.server_frames import Error, Frame
 from storage import log as stored_log
-from storage import messages, sessions
+from storage import messages, sessions, stretches
 from storage.claims import Claim
 from storage.matching import Words
 
@@ -116,6 +116,20 @@ async def get_messages(request: Request, caller: Caller) -> Response:
             cursor=None if query.before else str(page.cursor),
         )
     )
+
+
+async def get_export(request: Request, caller: Caller) -> Response:
+    """Write a session out, as a file to be kept."""
+    query = validated(rest.ExportQuery, dict(request.query_params))
+    claim = _claim(request, caller)
+    house = house_of(request)
+    house.database.submit(sessions.note_use(claim))
+    form = export.form_of(query.format, request.headers.getlist("accept"))
+    begun = stretches.begin_export(claim, include_replaced=query.include == "replaced")
+    extent = await house.database.read(begun)
+    if request.method == "HEAD":
+        return export.Export(form, claim.session_id, ())
+    return export.Export(form, claim.session_id, export.written(house, caller, claim, extent, form))
 
 
 async def chat(request: Request, caller: Caller) -> Response:

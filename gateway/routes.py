@@ -14,6 +14,7 @@ ROUTES = [
     Route("/api/sessions", guarded(rest.all_sessions), methods=["GET", "POST"]),
     Route("/api/sessions/{session_id}", guarded(rest.session), methods=["GET", "DELETE"]),
     Route("/api/sessions/{session_id}/messages", guarded(rest.get_messages)),
+    Route("/api/sessions/{session_id}/export", guarded(rest.get_export)),
     Route("/api/sessions/{session_id}/events", guarded(rest.get_events, by_ticket=True)),
     Route("/api/sessions/{session_id}/cancel", guarded(rest.cancel), methods=["POST"]),
     Route("/api/chat", guarded(rest.chat), methods=["POST"]),

@@ -21,6 +21,7 @@ ENDPOINTS = {
         "get": "GET /api/sessions/{session_id}",
         "delete": "DELETE /api/sessions/{session_id}",
         "messages": "GET /api/sessions/{session_id}/messages",
+        "export": "GET /api/sessions/{session_id}/export",
         "events": "GET /api/sessions/{session_id}/events",
         "cancel": "POST /api/sessions/{session_id}/cancel",
     },

@@ -38,6 +38,7 @@ class Operation:
 
     Errors that follow from a body, a query, a session in the path or from being guarded need not
     be named. `events` are what a stream of server-sent events is made of, and `last` its last word.
+    `files` are the media types of a text that is to be kept.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Operation:
     reply: type[Model] | None = None
     events: tuple[type[Model], ...] = ()
     last: str | None = None
+    files: tuple[str, ...] = ()
     errors: frozenset[int] = frozenset()
     guarded: bool = True
 
@@ -91,9 +93,17 @@ OPERATIONS = (
         name="get_messages",
         method="get",
         path="/api/sessions/{session_id}/messages",
-        summary="Show a page of the history.",
+        summary="Show a page of the history, or of what is found in it.",
         query=rest.HistoryQuery,
         reply=rest.Messages,
+    ),
+    Operation(
+        name="export_session",
+        method="get",
+        path="/api/sessions/{session_id}/export",
+        summary="Write a session out as a file: each line a message as JSON, or Markdown.",
+        query=rest.ExportQuery,
+        files=("application/jsonl", "application/x-ndjson", "text/markdown"),
     ),
     Operation(
         name="get_events",
@@ -234,6 +244,10 @@ def _success(operation: Operation) -> Json:
         response["content"] = {"application/json": {"schema": _ref(operation.reply)}}
     if operation.events:
         response["content"] = {"text/event-stream": {"schema": _event(operation)}}
+    if operation.files:
+        text = {"schema": {"type": "string"}}
+        response["content"] = dict.fromkeys(operation.files, text)
+        response["headers"] = {"Content-Disposition": text}
     return response
 
 

@@ -100,6 +100,13 @@ class HistoryQuery(Model):
     q: Query | None = None
 
 
+class ExportQuery(Model):
+    """The query of `GET /api/sessions/{id}/export`; `format` None leaves it to `Accept`."""
+
+    format: Literal["jsonl", "markdown"] | None = None
+    include: Literal["replaced"] | None = None
+
+
 class ChatReply(Model):
     """The whole reply of one turn."""
 

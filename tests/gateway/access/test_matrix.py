@@ -110,6 +110,10 @@ ASKED: dict[str, Call] = {
     "read a page": Call("GET", f"{ONE}/messages", 200, query="?limit=1&include=replaced"),
     "search": Call("GET", f"{ONE}/messages", 200, query=f"?q={QUICK[:2]}"),
     "search all": Call("GET", f"{ONE}/messages", 200, query="?q=no&limit=1&include=replaced"),
+    "export": Call("GET", f"{ONE}/export", 200),
+    "export an open turn": Call(
+        "GET", f"{ONE}/export", 200, query="?format=markdown", state="open"
+    ),
     "cancel": Call("POST", f"{ONE}/cancel", 202, {}, state="open"),
     "cancel a turn": Call("POST", f"{ONE}/cancel", 202, {"turn": 2}, state="open"),
     "cancel nothing": Call("POST", f"{ONE}/cancel", 409, {}),
