@@ -11,14 +11,9 @@ from storage.claims import Claim
 from storage.objects import read_object
 from storage.operations import Operation
 from storage.placed import (
-    ACTIVE,
-    BEFORE,
-    COLUMNS,
-    HERE,
     LAST,
-    NEWEST_FIRST,
-    PLACE,
-    ROWS,
+    OLDER,
+    OLDER_ACTIVE,
     Place,
     count_active,
     fitting,
@@ -29,14 +24,6 @@ from storage.tables import messages, turns
 
 DEFAULT_MESSAGES = 100
 
-_ANY_PAGE = (
-    select(*COLUMNS)
-    .select_from(ROWS)
-    .where(*HERE, PLACE < BEFORE)
-    .order_by(*NEWEST_FIRST)
-    .limit(bindparam("most"))
-)
-_ACTIVE_PAGE = _ANY_PAGE.where(ACTIVE)
 _REPLY_OF = (
     select(messages, turns.c.finish_reason)
     .select_from(turns)
@@ -73,11 +60,11 @@ def page(
     session_id = claim.session_id
     cursor = upto or (yield from newest(session_id))
     last = Place.last_at(upto) if upto else LAST
-    place = {"of_session": session_id} | last.bound("last")
     most = limit or DEFAULT_MESSAGES
-    statement = _ANY_PAGE if include_replaced else _ACTIVE_PAGE
-    bound = (yield from place_before(session_id, before)).bound("before")
-    rows = yield statement, place | bound | {"most": most + 1}
+    place = min((yield from place_before(session_id, before)), last.next)
+    bound = place.bound("before") | last.bound("last")
+    statement = OLDER if include_replaced else OLDER_ACTIVE
+    rows = yield statement, {"of_session": session_id, "most": most + 1} | bound
     count = yield from count_active(session_id, last)
     shown = fitting(rows[:most], max_bytes)
     return Page(

@@ -30,6 +30,11 @@ class Place(NamedTuple):
         """The parameters of a `place(name)`."""
         return {f"{name}_turn": self.turn, f"{name}_position": self.position}
 
+    @property
+    def next(self) -> "Place":
+        """The place behind it."""
+        return self._replace(position=min(self.position + 1, _MOST))
+
     @classmethod
     def of(cls, row: Row) -> "Place":
         """Where a row of `COLUMNS` stands."""
@@ -61,7 +66,7 @@ _OF_TURN = and_(
 ROWS = message_order.join(messages, messages.c.message_id == message_order.c.message_id).outerjoin(
     turns, _OF_TURN
 )
-HERE = (message_order.c.session_id == bindparam("of_session"), PLACE <= UP_TO)
+OF_SESSION = message_order.c.session_id == bindparam("of_session")
 COLUMNS = (
     messages,
     message_order.c.turn,
@@ -69,17 +74,33 @@ COLUMNS = (
     turns.c.finish_reason,
     turns.c.replaced_by,
 )
-NEWEST_FIRST = (message_order.c.turn.desc(), message_order.c.position.desc())
-OLDEST_FIRST = (message_order.c.turn, message_order.c.position)
+
+# One upper bound: of two, SQLite would seek by the one and step over all that is behind the other.
+OLDER = (
+    select(*COLUMNS)
+    .select_from(ROWS)
+    .where(OF_SESSION, PLACE < BEFORE)
+    .order_by(message_order.c.turn.desc(), message_order.c.position.desc())
+    .limit(bindparam("most"))
+)
+OLDER_ACTIVE = OLDER.where(ACTIVE)
+NEWER = (
+    select(*COLUMNS)
+    .select_from(ROWS)
+    .where(OF_SESSION, PLACE > AFTER, PLACE <= UP_TO)
+    .order_by(message_order.c.turn, message_order.c.position)
+    .limit(bindparam("most"))
+)
+NEWER_ACTIVE = NEWER.where(ACTIVE)
 
 # Without the messages themselves, which are most of what there is to read.
 _COUNT = (
     select(func.count().label("messages"))
     .select_from(message_order.outerjoin(turns, _OF_TURN))
-    .where(*HERE, ACTIVE)
+    .where(OF_SESSION, PLACE <= UP_TO, ACTIVE)
 )
 _FIND = select(message_order.c.turn, message_order.c.position).where(
-    message_order.c.session_id == bindparam("of_session"),
+    OF_SESSION,
     message_order.c.message_id == bindparam("of_message"),
 )
 _NEWEST = (

@@ -5,24 +5,17 @@ long way to go, keeps neither a connection nor a snapshot of the database meanwh
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
-
 from protocol.server_frames import StoredMessage
 from storage import sessions
 from storage.claims import Claim
 from storage.operations import Operation, Row
 from storage.placed import (
-    ACTIVE,
-    AFTER,
-    BEFORE,
-    COLUMNS,
     FIRST,
-    HERE,
     LAST,
-    NEWEST_FIRST,
-    OLDEST_FIRST,
-    PLACE,
-    ROWS,
+    NEWER,
+    NEWER_ACTIVE,
+    OLDER,
+    OLDER_ACTIVE,
     Place,
     count_active,
     message_of,
@@ -30,28 +23,11 @@ from storage.placed import (
     place_before,
 )
 
-LOOKED_THROUGH = 500
+LOOKED_THROUGH = 200
 """Messages that a search reads at once: few milliseconds of a connection."""
 
 WRITTEN_OUT = 50
 """Messages that an export holds at once, each of tens of kilobytes at the most."""
-
-_OLDER = (
-    select(*COLUMNS)
-    .select_from(ROWS)
-    .where(*HERE, PLACE < BEFORE)
-    .order_by(*NEWEST_FIRST)
-    .limit(LOOKED_THROUGH)
-)
-_OLDER_ACTIVE = _OLDER.where(ACTIVE)
-_NEWER = (
-    select(*COLUMNS)
-    .select_from(ROWS)
-    .where(*HERE, PLACE > AFTER)
-    .order_by(*OLDEST_FIRST)
-    .limit(WRITTEN_OUT)
-)
-_NEWER_ACTIVE = _NEWER.where(ACTIVE)
 
 
 @dataclass(frozen=True)
@@ -94,9 +70,9 @@ def older(claim: Claim, before: Place, *, include_replaced: bool) -> Operation[S
     Raises `Refusal` (`session_not_found`), also once the session is deleted.
     """
     yield from sessions.require(claim)
-    bound = {"of_session": claim.session_id} | before.bound("before") | LAST.bound("last")
-    rows = yield _OLDER if include_replaced else _OLDER_ACTIVE, bound
-    return rows
+    bound = {"of_session": claim.session_id, "most": LOOKED_THROUGH} | before.bound("before")
+    statement = OLDER if include_replaced else OLDER_ACTIVE
+    return (yield statement, bound | LAST.bound("last"))
 
 
 def begin_export(claim: Claim, *, include_replaced: bool) -> Operation[Extent]:
@@ -112,7 +88,8 @@ def newer(claim: Claim, extent: Extent, *, after: Place = FIRST) -> Operation[St
     Raises `Refusal` (`session_not_found`), also once the session is deleted.
     """
     yield from sessions.require(claim)
-    bound = {"of_session": claim.session_id} | after.bound("after") | extent.last.bound("last")
-    rows = yield _NEWER if extent.include_replaced else _NEWER_ACTIVE, bound
+    bound = {"of_session": claim.session_id, "most": WRITTEN_OUT} | after.bound("after")
+    statement = NEWER if extent.include_replaced else NEWER_ACTIVE
+    rows = yield statement, bound | extent.last.bound("last")
     messages = [message_of(row, last_turn=extent.last.turn) for row in rows]
     return Stretch(messages, Place.of(rows[-1]) if len(rows) == WRITTEN_OUT else None)

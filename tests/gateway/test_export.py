@@ -143,17 +143,6 @@ async def test_a_file_has_a_safe_name_whatever_the_session_is_called(
     assert re.fullmatch(r'attachment; filename="session-[\w-]{1,64}\.jsonl"', given, re.ASCII)
 
 
-async def test_who_asks_for_the_head_alone_gets_no_body_and_no_length(served: Gateway) -> None:
-    session_id = await served.new_session()
-    await served.house.database.write(filled("full", [("질문", "답")]))
-    for each in (session_id, "full"):
-        head = await served.http.head(URL.format(each))
-        assert (head.status_code, head.content) == (200, b"")
-        assert head.headers["content-type"] == "application/jsonl"
-        assert "content-length" not in head.headers
-    assert (await served.http.head(URL.format("nobody"))).status_code == 404
-
-
 # What happens meanwhile
 
 
@@ -191,6 +180,20 @@ async def test_what_is_said_meanwhile_is_not_in_it(served: Gateway, taken: Stret
         f"{role}{turn}" for turn in range(100) for role in "qr"
     ]
     assert (await served.messages("s1"))["total_count"] == 204
+
+
+async def test_who_asks_for_the_head_alone_gets_no_body_and_no_length(
+    served: Gateway, taken: Stretches
+) -> None:
+    session_id = await served.new_session()
+    await served.house.database.write(filled("full", [("질문", "답")]))
+    for each in (session_id, "full"):
+        head = await served.http.head(URL.format(each))
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-type"] == "application/jsonl"
+        assert "content-length" not in head.headers
+    assert (await served.http.head(URL.format("nobody"))).status_code == 404
+    assert taken.count == 0, "nobody would see it"
 
 
 async def cut_short(gateway: Gateway, taken: Stretches) -> list[str]:

@@ -86,6 +86,14 @@ async def test_the_last_page_says_that_it_is_the_last(database: Database) -> Non
     assert (ids(found), found.next_before) == (["s1-q1", "s1-r1"], None)
 
 
+async def test_a_full_page_is_the_last_where_nothing_more_is_found_however_far_back(
+    database: Database,
+) -> None:
+    await database.write(filled("s1", [*HAY, ("바늘", "바늘")]))
+    found = await find(database, "바늘", limit=2)
+    assert (len(found.messages), found.next_before) == (2, None)
+
+
 async def test_a_page_ends_early_where_it_would_be_too_large(database: Database) -> None:
     await database.write(filled("s1", [("바늘" * 500, "바늘" * 500)]))
     found = await find(database, "바늘", max_bytes=5_000)

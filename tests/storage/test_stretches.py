@@ -1,16 +1,19 @@
 """The history a stretch at a time: none left out, none twice, as it stood in the beginning."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from protocol.errors import Refusal
 from protocol.server_frames import StoredMessage
 from storage import sessions, stretches
 from storage.claims import Claim
-from storage.operations import Row
+from storage.operations import Operation, Row
 from storage.placed import FIRST, LAST, Place
 from storage.stretches import LOOKED_THROUGH, WRITTEN_OUT, Extent
 from tests.storage.filled import filled
-from tests.storage.store import Store
+from tests.storage.store import SqliteStore, Store
 
 CLAIM = Claim("s1")
 
@@ -107,3 +110,25 @@ def test_a_session_that_is_deleted_meanwhile_is_not_found(store: Store) -> None:
     ):
         with pytest.raises(Refusal, match="session"):
             store.read(operation)
+
+
+def test_what_lies_far_from_an_end_costs_no_more_to_read(sqlite: SqliteStore) -> None:
+    count = 2_000
+    many(sqlite, count)
+    claim, whole = Claim("many"), Extent(LAST, include_replaced=False)
+    reads: dict[str, Callable[[int], Operation[Any]]] = {
+        "older": lambda turn: stretches.older(claim, Place(turn, 0), include_replaced=False),
+        "newer": lambda turn: stretches.newer(claim, whole, after=Place(turn, 0)),
+    }
+    for name, read in reads.items():
+        near, far = (steps(sqlite, read(turn)) for turn in (500, 1_500))
+        assert far == pytest.approx(near, rel=0.1), name
+
+
+def steps(sqlite: SqliteStore, operation: Operation[Any]) -> int:
+    """Run an operation; return how many steps SQLite's machine took for it, in hundreds."""
+    ticks: list[None] = []
+    sqlite.connection.set_progress_handler(lambda: ticks.append(None), 100)
+    sqlite.read(operation)
+    sqlite.connection.set_progress_handler(None, 0)
+    return len(ticks)
