@@ -63,9 +63,7 @@ _OF_TURN = and_(
     turns.c.turn == message_order.c.turn,
     message_order.c.position < STRAY,
 )
-ROWS = message_order.join(messages, messages.c.message_id == message_order.c.message_id).outerjoin(
-    turns, _OF_TURN
-)
+_SAID = message_order.join(messages, messages.c.message_id == message_order.c.message_id)
 OF_SESSION = message_order.c.session_id == bindparam("of_session")
 COLUMNS = (
     messages,
@@ -76,9 +74,11 @@ COLUMNS = (
 )
 
 # One upper bound: of two, SQLite would seek by the one and step over all that is behind the other.
+# What holds for messages is said of turns too: PostgreSQL, which likes to merge the two, would
+# begin with the session's first turn, or its last.
 OLDER = (
     select(*COLUMNS)
-    .select_from(ROWS)
+    .select_from(_SAID.outerjoin(turns, and_(_OF_TURN, turns.c.turn <= bindparam("before_turn"))))
     .where(OF_SESSION, PLACE < BEFORE)
     .order_by(message_order.c.turn.desc(), message_order.c.position.desc())
     .limit(bindparam("most"))
@@ -86,7 +86,7 @@ OLDER = (
 OLDER_ACTIVE = OLDER.where(ACTIVE)
 NEWER = (
     select(*COLUMNS)
-    .select_from(ROWS)
+    .select_from(_SAID.outerjoin(turns, and_(_OF_TURN, turns.c.turn >= bindparam("after_turn"))))
     .where(OF_SESSION, PLACE > AFTER, PLACE <= UP_TO)
     .order_by(message_order.c.turn, message_order.c.position)
     .limit(bindparam("most"))
