@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 from starlette.routing import Route, WebSocketRoute
 
-from gateway.app import ROUTES
+from gateway.routes import ROUTES
 from protocol import server_frames
 from protocol.client_frames import ClientFrame
 from protocol.errors import CATALOGUE, CloseCode
