@@ -31,6 +31,13 @@ Text = Annotated[str, _Storable]
 Message = Annotated[str, Field(max_length=MAX_MESSAGE_CHARS), _Storable, AfterValidator(_not_blank)]
 RequestId = Annotated[str, Field(min_length=1, max_length=MAX_REQUEST_ID_CHARS), _Storable]
 TurnNumber = Annotated[int, Field(ge=1, le=MAX_TURN)]
+OptionalRequestId = Annotated[
+    RequestId | None,
+    Field(
+        description="Chosen by the client. The same id with the same content in the same session"
+        " is the same request, and is done once however often it is sent."
+    ),
+]
 
 
 class Model(BaseModel):
@@ -42,23 +49,32 @@ class Model(BaseModel):
 class GenerationFields(Model):
     """How the model is to answer, where the client cares; None means the server's default."""
 
-    max_new_tokens: Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE, allow_inf_nan=False)] | None = (
-        None
+    max_new_tokens: Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS)] | None = Field(
+        default=None, description="The most that the reply may have; the server may allow less."
     )
-    do_sample: bool | None = None
+    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE, allow_inf_nan=False)] | None = (
+        Field(default=None, description="How freely words are chosen; 0: always the likeliest.")
+    )
+    do_sample: bool | None = Field(
+        default=None, description="Whether words are drawn by lot; false: always the likeliest."
+    )
 
 
 class ChatFields(GenerationFields):
     """One user message, to be answered."""
 
-    message: Message
-    request_id: RequestId | None = None
-    replaces: TurnNumber | None = None
+    message: Message = Field(description="The text, with more in it than white space.")
+    request_id: OptionalRequestId = None
+    replaces: TurnNumber | None = Field(
+        default=None,
+        description="An edit: this turn hides the turns from that one on. Nothing is deleted.",
+    )
 
 
 class RegenerateFields(GenerationFields):
     """The same question asked again; `turn` None means the last."""
 
-    turn: TurnNumber | None = None
-    request_id: RequestId | None = None
+    turn: TurnNumber | None = Field(
+        default=None, description="Which one to ask again; left out: the last."
+    )
+    request_id: OptionalRequestId = None

@@ -8,8 +8,8 @@ from protocol.chat import (
     MAX_REQUEST_ID_CHARS,
     ChatFields,
     Model,
+    OptionalRequestId,
     RegenerateFields,
-    RequestId,
     Text,
     TurnNumber,
 )
@@ -45,31 +45,39 @@ class Cancel(Model):
     """Stop a queued or running turn; None means the open one."""
 
     type: Literal["cancel"] = "cancel"
-    turn: TurnNumber | None = None
-    request_id: RequestId | None = None
+    turn: TurnNumber | None = Field(
+        default=None,
+        description="Which one to stop; left out: the open one. Programs name it, so that they"
+        " never stop a turn that they have not seen.",
+    )
+    request_id: OptionalRequestId = None
 
 
 class GetHistory(Model):
     """The newest messages, or those before a message."""
 
     type: Literal["history"] = "history"
-    limit: HistoryLimit | None = None
-    before: Text | None = None
-    request_id: RequestId | None = None
+    limit: HistoryLimit | None = Field(
+        default=None, description="At most so many messages; left out: 100."
+    )
+    before: Text | None = Field(
+        default=None, description="A `message_id`: only messages older than that one."
+    )
+    request_id: OptionalRequestId = None
 
 
 class Auth(Model):
     """Credentials: as the first frame, or to renew them later."""
 
     type: Literal["auth"] = "auth"
-    token: Text
+    token: Text = Field(description="An API key or a token, without `Bearer`.")
 
 
 class Ping(Model):
     """Answered by `pong`."""
 
     type: Literal["ping"] = "ping"
-    request_id: RequestId | None = None
+    request_id: OptionalRequestId = None
 
 
 class GetHelp(Model):

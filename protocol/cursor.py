@@ -6,7 +6,8 @@ from typing import NamedTuple, Self
 END = 2**53
 """The offset behind everything a turn can say; it sorts after every real offset."""
 
-_FORM = re.compile(r"(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,14}|end)", re.ASCII)
+PATTERN = r"(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,14}|end)"
+_FORM = re.compile(PATTERN, re.ASCII)
 
 
 class Cursor(NamedTuple):

@@ -93,6 +93,25 @@ class CloseCode(IntEnum):
     TOO_MANY_CONNECTIONS = 4505
 
 
+CLOSES: dict[CloseCode, str] = {
+    CloseCode.NORMAL: "Done.",
+    CloseCode.GOING_AWAY: "The server goes away: reconnect with jitter and resume.",
+    CloseCode.BINARY: "A binary frame came: frames are text.",
+    CloseCode.TOO_LARGE: "A frame was too large.",
+    CloseCode.RESTART: "The server restarts: reconnect with jitter and resume.",
+    CloseCode.TRY_LATER: "Try again later.",
+    CloseCode.TOO_SLOW: "The client could not keep up: reconnect and resume.",
+    CloseCode.TOKEN_EXPIRED: "The token has expired: reconnect with a new one.",
+    CloseCode.RATE_LIMITED: "Too many requests: reconnect later.",
+    CloseCode.INTERNAL: "Something went wrong on the server: reconnect.",
+    CloseCode.UNAUTHORIZED: "Valid credentials are needed.",
+    CloseCode.INVALID_FRAMES: "Invalid frames came again and again.",
+    CloseCode.SESSION_GONE: "There is no such session, or it was deleted.",
+    CloseCode.TOO_MANY_CONNECTIONS: "Too many connections are open.",
+}
+"""What each close code asks of the client."""
+
+
 class Refusal(Exception):
     """What was asked for is not done, and nothing of it is stored.
 

@@ -5,7 +5,7 @@ An event is a frame that belongs to the log; its `id` is the cursor behind it.
 
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
@@ -15,7 +15,7 @@ from protocol.chat import (
     MAX_REQUEST_ID_CHARS,
     Model,
 )
-from protocol.cursor import Cursor
+from protocol.cursor import PATTERN, Cursor
 from protocol.errors import CATALOGUE, ErrorCode, Refusal
 from protocol.websocket import text_message
 
@@ -26,6 +26,21 @@ MAX_EVENT_CHARS = 16_384
 TurnStatus = Literal["queued", "running", "complete", "cancelled", "failed", "interrupted"]
 CompleteReason = Literal["stop", "length", "cancelled"]
 FinishReason = Literal["stop", "length", "cancelled", "error", "interrupted"]
+
+# What follows describes fields. Nothing here is asked of a value: the server makes them.
+CursorText = Annotated[
+    str, Field(json_schema_extra={"pattern": f"^{PATTERN}$".replace(r"\d", "[0-9]")})
+]
+EventId = Annotated[
+    CursorText,
+    Field(description="The cursor behind this event: store the last one, come back with it."),
+]
+Time = Annotated[
+    str, Field(json_schema_extra={"format": "date-time"}, description="UTC, RFC 3339 with `Z`.")
+]
+Turn = Annotated[int, Field(description="The number of the turn in its session, from 1 on.")]
+ReplyId = Annotated[str, Field(description="The `message_id` of the reply.")]
+Retryable = Annotated[bool, Field(description="Whether the same may work later.")]
 
 
 @dataclass(slots=True)
@@ -50,8 +65,9 @@ class Frame:
         return message
 
 
-def omitted_if_none() -> Any:
-    return Field(default=None, exclude_if=lambda value: value is None)
+def omitted_if_none(description: str) -> Any:
+    """Describe a field that is left out where it has nothing to say, instead of being null."""
+    return Field(default=None, exclude_if=lambda value: value is None, description=description)
 
 
 class ServerFrame(Model):
@@ -69,118 +85,126 @@ class ServerFrame(Model):
 class Limits(Model):
     """What the server will not take more of."""
 
-    max_message_chars: int = MAX_MESSAGE_CHARS
-    max_new_tokens: int = MAX_NEW_TOKENS
-    max_request_id_chars: int = MAX_REQUEST_ID_CHARS
-    max_frame_bytes: int
+    max_message_chars: int = Field(MAX_MESSAGE_CHARS, description="Code points of a message.")
+    max_new_tokens: int = Field(MAX_NEW_TOKENS, description="The most one may ask for.")
+    max_request_id_chars: int = Field(MAX_REQUEST_ID_CHARS, description="Code points of an id.")
+    max_frame_bytes: int = Field(description="Bytes of one WebSocket message.")
 
 
 class OpenTurn(Model):
     """The turn that is not over yet."""
 
-    turn: int
-    status: TurnStatus
-    position: int | None = omitted_if_none()
+    turn: Turn
+    status: TurnStatus = Field(description="`queued` or `running`.")
+    position: int | None = omitted_if_none("Its place in the queue; 1 is next.")
 
 
 class Ready(ServerFrame):
-    """The first frame; `cursor` is where this connection starts reading."""
+    """The first frame of a connection, once it is known whose it is."""
 
     type: Literal["ready"] = "ready"
-    protocol: str = PROTOCOL
-    session_id: str
-    created: bool
-    resumed: bool
-    cursor: str
-    heartbeat_s: float
-    limits: Limits
-    turn: OpenTurn | None
+    protocol: str = Field(PROTOCOL, description="The name and version of this contract.")
+    session_id: str = Field(description="The session; come back with it as `session_id`.")
+    created: bool = Field(description="Whether the session was begun by this connection.")
+    resumed: bool = Field(
+        description="Whether `after` was given and is where reading starts. If it was given and"
+        " this is false: clear what is shown, load the history and go on from its cursor."
+    )
+    cursor: CursorText = Field(description="Where reading starts; to be stored like an `id`.")
+    heartbeat_s: float = Field(description="Seconds of silence after which the server pings.")
+    limits: Limits = Field(description="What the server will not take more of.")
+    turn: OpenTurn | None = Field(description="The open turn of the session, if there is one.")
 
 
 class Accepted(ServerFrame):
     """To the sender alone: its message is durably that turn."""
 
     type: Literal["accepted"] = "accepted"
-    turn: int
-    request_id: str | None = omitted_if_none()
-    duplicate: bool
-    status: TurnStatus
+    turn: Turn
+    request_id: str | None = omitted_if_none("That of the request, if it had one.")
+    duplicate: bool = Field(description="Whether this request had been accepted before.")
+    status: TurnStatus = Field(description="What has become of the turn so far.")
 
 
 class UserMessage(Model):
     """The question of a turn, as it is stored."""
 
-    message_id: str
-    content: str
-    created_at: str
+    message_id: str = Field(description="Its id in the history.")
+    content: str = Field(description="Its text.")
+    created_at: Time
 
 
 class Start(ServerFrame):
     """A turn begins, or begins again: whatever a client shows of its reply is void."""
 
     type: Literal["start"] = "start"
-    id: str
-    turn: int
-    attempt: int
-    message_id: str
-    user_message: UserMessage
-    request_id: str | None = omitted_if_none()
-    replaces: int | None = omitted_if_none()
+    id: EventId
+    turn: Turn
+    attempt: int = Field(description="Rises when the turn is taken up again after a failure.")
+    message_id: ReplyId
+    user_message: UserMessage = Field(description="The question, which is stored by now.")
+    request_id: str | None = omitted_if_none("That of the request, if it had one.")
+    replaces: int | None = omitted_if_none("This turn hides those from that one on.")
 
 
 class Queued(ServerFrame):
-    """The model is busy; `position` 1 is next. `eta_ms` is an estimate in milliseconds."""
+    """The model is busy; sent when the position changes, at most once a second."""
 
     type: Literal["queued"] = "queued"
-    turn: int
-    position: int
-    eta_ms: int | None = omitted_if_none()
+    turn: Turn
+    position: int = Field(description="1 is next.")
+    eta_ms: int | None = omitted_if_none("An estimate, in milliseconds.")
 
 
 class Token(ServerFrame):
-    """More text of the reply; `token_count` is what the model server counted so far."""
+    """More text of the reply, to be appended; where it is cut means nothing."""
 
     type: Literal["token"] = "token"
-    id: str
-    turn: int
-    content: str
-    token_count: int
+    id: EventId
+    turn: Turn
+    content: str = Field(description=f"At most {MAX_EVENT_CHARS} characters.")
+    token_count: int = Field(description="What the model server counted so far.")
 
 
 class Timing(Model):
-    """Milliseconds of waiting for the model, of waiting for its first text, and of all."""
+    """Where the time of a turn went; null where it is not known."""
 
-    queue_ms: int | None
-    first_token_ms: int | None
-    duration_ms: int | None
+    queue_ms: int | None = Field(description="Milliseconds of waiting for the model.")
+    first_token_ms: int | None = Field(description="Milliseconds until its first text.")
+    duration_ms: int | None = Field(description="Milliseconds of all.")
 
 
 class Complete(ServerFrame):
     """The reply is whole, or was cancelled, and is stored."""
 
     type: Literal["complete"] = "complete"
-    id: str
-    turn: int
-    message_id: str
-    finish_reason: CompleteReason
-    total_tokens: int
-    token_usage: dict[str, int] | None
-    created_at: str
-    timing: Timing
+    id: EventId
+    turn: Turn
+    message_id: ReplyId
+    finish_reason: CompleteReason = Field(
+        description="`stop`: the model was done; `length`: `max_new_tokens`; `cancelled`."
+    )
+    total_tokens: int = Field(description="What the model server counted.")
+    token_usage: dict[str, int] | None = Field(description="As the model server gave it.")
+    created_at: Time
+    timing: Timing = Field(description="Where the time went.")
 
 
 class Error(ServerFrame):
-    """Something failed. With `id` and `turn` it is the end of that turn, and stored."""
+    """Something failed. With `id` and `turn` it is the end of that turn, and stored.
+
+    Without them turn and connection go on.
+    """
 
     type: Literal["error"] = "error"
-    id: str | None = omitted_if_none()
-    turn: int | None = omitted_if_none()
-    message_id: str | None = omitted_if_none()
-    code: ErrorCode
-    message: str
-    retryable: bool
-    retry_after_ms: int | None = omitted_if_none()
-    request_id: str | None = omitted_if_none()
+    id: EventId | None = omitted_if_none("Only where it ends a turn: the cursor behind it.")
+    turn: Turn | None = omitted_if_none("Only where it ends that turn.")
+    message_id: str | None = omitted_if_none("The `message_id` of the reply, whatever it holds.")
+    code: ErrorCode = Field(description="What went wrong.")
+    message: str = Field(description="For people.")
+    retryable: Retryable
+    retry_after_ms: int | None = omitted_if_none("Not before so many milliseconds.")
+    request_id: str | None = omitted_if_none("That of the request which is refused.")
 
     @classmethod
     def of(cls, refusal: Refusal, *, request_id: str | None = None) -> Self:
@@ -195,31 +219,31 @@ class Error(ServerFrame):
 
 
 class StoredMessage(Model):
-    """One message of the history; `turn` is null for rows that belong to no turn."""
+    """One message of the history."""
 
-    message_id: str
-    session_id: str
-    role: Literal["user", "assistant", "system"]
-    content: str
-    created_at: str
-    token_usage: dict[str, Any] | None
-    turn: int | None
-    finish_reason: FinishReason | None
-    replaced_by: int | None = omitted_if_none()
+    message_id: str = Field(description="Its id.")
+    session_id: str = Field(description="The session it is in.")
+    role: Literal["user", "assistant", "system"] = Field(description="Who said it.")
+    content: str = Field(description="Its text.")
+    created_at: Time
+    token_usage: dict[str, Any] | None = Field(description="As the model server gave it.")
+    turn: int | None = Field(description="Its turn; null for rows that belong to none.")
+    finish_reason: FinishReason | None = Field(description="How a reply ended; null for others.")
+    replaced_by: int | None = omitted_if_none("The turn that hides it.")
 
 
 class History(ServerFrame):
-    """A page of messages, oldest first; `next_before` asks for the page before it."""
+    """A page of messages, oldest first; nothing beyond this connection's position."""
 
     type: Literal["history"] = "history"
-    messages: list[StoredMessage]
-    total_count: int
-    next_before: str | None
-    request_id: str | None = omitted_if_none()
+    messages: list[StoredMessage] = Field(description="Ordered by turn, then role.")
+    total_count: int = Field(description="How many active messages there are in all.")
+    next_before: str | None = Field(description="`before` of the page before; null: none.")
+    request_id: str | None = omitted_if_none("That of the request, if it had one.")
 
 
 class ServerPing(ServerFrame):
-    """The server is there, though it has nothing to say."""
+    """The server is there, though it has nothing to say; nobody has to answer."""
 
     type: Literal["ping"] = "ping"
 
@@ -228,22 +252,29 @@ class Pong(ServerFrame):
     """The answer to a client's `ping`."""
 
     type: Literal["pong"] = "pong"
-    request_id: str | None = omitted_if_none()
+    request_id: str | None = omitted_if_none("That of the `ping`, if it had one.")
 
 
 class Reconnect(ServerFrame):
-    """The server is about to go away: come back after `after_ms` milliseconds."""
+    """The server is about to go away: come back after `after_ms`, with the last cursor."""
 
     type: Literal["reconnect"] = "reconnect"
-    reason: str
-    after_ms: int
+    reason: str = Field(description="Why, for the log.")
+    after_ms: int = Field(description="Milliseconds; different for each connection.")
 
 
 class Help(ServerFrame):
     """What can be typed by hand."""
 
     type: Literal["help"] = "help"
-    text: str
+    text: str = Field(description="Lines for people.")
+
+
+SERVER_FRAMES: tuple[type[ServerFrame], ...] = (
+    *(Ready, Accepted, Start, Queued, Token, Complete, Error, History),
+    *(ServerPing, Pong, Reconnect, Help),
+)
+"""Every frame there is, in the order in which one meets them."""
 
 
 def token_frame(cursor: Cursor, content: str, token_count: int) -> Frame:
