@@ -4,16 +4,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from gateway.commands import copy, key, serve, simulate
+from gateway.commands import copy, key, schema, serve, simulate
 from gateway.server import CannotStart
 from gateway.settings import BadSettings
-from gateway.status import VERSION
+from protocol.about import VERSION
 
 FAILED = 1
 BAD_USAGE = 2
 INTERRUPTED = 130
 
-COMMANDS = (serve, simulate, copy, key)
+COMMANDS = (serve, simulate, copy, key, schema)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 from starlette.routing import Route, WebSocketRoute
 
-from gateway import pages, rest, status
+from gateway import documents, pages, rest, status
 from gateway.guard import guarded
 from gateway.websocket import PATH, websocket_endpoint
 
@@ -22,5 +22,5 @@ ROUTES = [
     Route("/api/tickets", guarded(rest.create_ticket), methods=["POST"]),
     Route("/api/health", status.health),
     Route("/readyz", status.readiness),
-    Route("/openapi.json", status.openapi_document),
+    *documents.routes(),
 ]

@@ -1,6 +1,5 @@
 """What anybody may ask: what this is, and how it is."""
 
-from importlib.metadata import version
 from typing import Literal
 
 from starlette.requests import Request
@@ -9,10 +8,9 @@ from starlette.responses import JSONResponse, Response
 from gateway.house import house_of
 from gateway.replies import json_response
 from protocol import rest
-from protocol.openapi import openapi
+from protocol.about import NAME, VERSION
 from storage.times import utc_now
 
-VERSION = version("midm-chat-gateway")
 ENDPOINTS = {
     "websocket": "GET /ws",
     "sessions": {
@@ -29,20 +27,20 @@ ENDPOINTS = {
     "tickets": "POST /api/tickets",
     "health": "GET /api/health",
     "readiness": "GET /readyz",
-    "description": "GET /openapi.json",
+    "descriptions": {
+        "rest": "GET /openapi.json",
+        "websocket": "GET /asyncapi.json",
+        "schema": "GET /schema.json",
+        "typescript": "GET /types.ts",
+    },
     "files": "GET /web/{path}",
 }
 
 
 async def index(request: Request) -> Response:
     """Say what this is and where things are, for programs."""
-    about = {"service": "midm-chat-gateway", "version": VERSION, "status": "running"}
+    about = {"service": NAME, "version": VERSION, "status": "running"}
     return JSONResponse(about | {"endpoints": ENDPOINTS})
-
-
-async def openapi_document(request: Request) -> Response:
-    """Describe the REST calls for programs."""
-    return JSONResponse(openapi())
 
 
 async def health(request: Request) -> Response:

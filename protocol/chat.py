@@ -63,7 +63,10 @@ class GenerationFields(Model):
 class ChatFields(GenerationFields):
     """One user message, to be answered."""
 
-    message: Message = Field(description="The text, with more in it than white space.")
+    message: Message = Field(
+        description="The text, with more in it than white space.",
+        json_schema_extra={"pattern": r"\S"},
+    )
     request_id: OptionalRequestId = None
     replaces: TurnNumber | None = Field(
         default=None,

@@ -4,17 +4,14 @@ It speaks of what lies under `/api/`; all else is for people, probes and tools.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from pydantic.json_schema import models_json_schema
+from typing import Literal
 
 from protocol import rest
+from protocol.about import NAME, VERSION
 from protocol.chat import Model
 from protocol.errors import CATALOGUE
-from protocol.server_frames import PROTOCOL, Complete, Error, Queued, Ready, Start, Token
-
-Json = dict[str, Any]
-Direction = tuple[type[Model], Literal["validation", "serialization"]]
+from protocol.schema import Direction, Json, definitions
+from protocol.server_frames import Complete, Error, Queued, Ready, Start, Token
 
 _SCHEMA = "#/components/schemas/{model}"
 _TURN_EVENTS: tuple[type[Model], ...] = (Start, Queued, Token, Complete, Error)
@@ -169,8 +166,8 @@ def openapi() -> Json:
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": "midm-chat-gateway",
-            "version": PROTOCOL.rpartition(".v")[2],
+            "title": NAME,
+            "version": VERSION,
             "description": "The calls beside the WebSocket `/ws`, with the same JSON objects.",
         },
         "security": [{}, {"bearer": []}],
@@ -225,7 +222,13 @@ def _parameters(operation: Operation) -> list[Json]:
     if operation.query:
         fields = operation.query.model_json_schema()["properties"]
         parameters += [
-            {"name": name, "in": "query", "schema": _given(field)} for name, field in fields.items()
+            {
+                "name": name,
+                "in": "query",
+                "description": field["description"],
+                "schema": _given(field),
+            }
+            for name, field in fields.items()
         ]
     text = {"schema": {"type": "string"}}
     parameters += [{"name": name, **_PARAMETERS[name], **text} for name in operation.parameters]
@@ -289,9 +292,7 @@ def _schemas() -> Json:
     given: list[Direction] = [(m, "serialization") for o in OPERATIONS for m in _given_models(o)]
     problem: Direction = (rest.Problem, "serialization")
     models = list(dict.fromkeys([*asked, *given, problem]))
-    _, schemas = models_json_schema(models, ref_template=_SCHEMA)
-    defined: Json = schemas["$defs"]
-    return defined
+    return definitions(models, template=_SCHEMA)
 
 
 def _given_models(operation: Operation) -> tuple[type[Model], ...]:

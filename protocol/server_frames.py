@@ -112,7 +112,7 @@ class Ready(ServerFrame):
     )
     cursor: CursorText = Field(description="Where reading starts; to be stored like an `id`.")
     heartbeat_s: float = Field(description="Seconds of silence after which the server pings.")
-    limits: Limits = Field(description="What the server will not take more of.")
+    limits: Limits = Field(description="What this server takes at most.")
     turn: OpenTurn | None = Field(description="The open turn of the session, if there is one.")
 
 

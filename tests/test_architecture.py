@@ -26,6 +26,7 @@ SHELLS = {
     "gateway.rest",
     "gateway.status",
     "gateway.pages",
+    "gateway.documents",
     "gateway.guard",
     "gateway.problems",
 }

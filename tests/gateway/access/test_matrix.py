@@ -155,7 +155,10 @@ VISITS: dict[str, Visit] = {
     "get help": Visit({"type": "help"}, "help"),
 }
 
-PUBLIC = ("/", "/web/{path:path}", "/api/health", "/readyz", "/openapi.json")
+PUBLIC = (
+    *("/", "/web/{path:path}", "/api/health", "/readyz"),
+    *("/openapi.json", "/asyncapi.json", "/schema.json", "/types.ts"),
+)
 
 OWNERS = (ALICE_BY_KEY, ALICE_BY_TOKEN)
 FOREIGN = (

@@ -1,0 +1,57 @@
+"""`midm-gateway schema`: write the contract in the formats that tools read."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from gateway.commands.parsing import Commands
+from gateway.documents import DOCUMENTS, Document, text_of
+from gateway.server import CannotStart
+
+ALL = "all"
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    command = commands.add_parser(
+        "schema",
+        help="write the contract: JSON Schema, AsyncAPI, OpenAPI or TypeScript",
+        description="Write what clients and the gateway may say, as a running gateway serves it at"
+        f" {', '.join('/' + document.file for document in DOCUMENTS)}.",
+    )
+    command.set_defaults(command=run)
+    command.add_argument(
+        "format",
+        nargs="?",
+        default=ALL,
+        choices=[*(document.format for document in DOCUMENTS), ALL],
+        help="(default: %(default)s)",
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write files into this folder; without it one format goes to the standard output",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write; raises `CannotStart` where a file cannot be written."""
+    wanted = [each for each in DOCUMENTS if options.format in (each.format, ALL)]
+    if options.out is not None:
+        _into(options.out, wanted)
+    elif len(wanted) == 1:
+        sys.stdout.write(text_of(wanted[0]).decode())
+    else:
+        raise CannotStart("all formats are files: say into which folder, with --out DIR")
+    return 0
+
+
+def _into(directory: Path, documents: list[Document]) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for document in documents:
+            (directory / document.file).write_bytes(text_of(document))
+            print(directory / document.file)
+    except OSError as error:
+        raise CannotStart(f"cannot write into {directory}: {error.strerror}") from None
