@@ -41,6 +41,11 @@ async def file(request: Request) -> Response:
     return reply
 
 
+async def docs(request: Request) -> Response:
+    """Show what programs can do here, and let people try it."""
+    return page("docs/index.html")
+
+
 def page(name: str) -> Response:
     """Show a page in `web`."""
     return FileResponse(WEB / name, headers=PAGE_HEADERS)

@@ -8,6 +8,7 @@ from gateway.websocket import PATH, websocket_endpoint
 
 ROUTES = [
     Route("/", pages.index),
+    Route("/docs", pages.docs),
     Route("/web/{path:path}", pages.file),
     # The server leads there past the layers (`short_cut`); who mounts the application comes here.
     WebSocketRoute(PATH, websocket_endpoint),

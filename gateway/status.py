@@ -32,6 +32,7 @@ ENDPOINTS = {
         "websocket": "GET /asyncapi.json",
         "schema": "GET /schema.json",
         "typescript": "GET /types.ts",
+        "page": "GET /docs",
     },
     "files": "GET /web/{path}",
 }

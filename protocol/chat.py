@@ -47,7 +47,7 @@ class Model(BaseModel):
 
 
 class GenerationFields(Model):
-    """How the model is to answer, where the client cares; None means the server's default."""
+    """How the model is to answer; what is left out is as the server has it."""
 
     max_new_tokens: Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS)] | None = Field(
         default=None, description="The most that the reply may have; the server may allow less."
@@ -75,7 +75,7 @@ class ChatFields(GenerationFields):
 
 
 class RegenerateFields(GenerationFields):
-    """The same question asked again; `turn` None means the last."""
+    """The same question asked again."""
 
     turn: TurnNumber | None = Field(
         default=None, description="Which one to ask again; left out: the last."

@@ -42,7 +42,7 @@ class Regenerate(RegenerateFields):
 
 
 class Cancel(Model):
-    """Stop a queued or running turn; None means the open one."""
+    """Stop a queued or running turn: the partial reply is kept."""
 
     type: Literal["cancel"] = "cancel"
     turn: TurnNumber | None = Field(

@@ -22,6 +22,10 @@ _PARAMETERS: dict[str, Json] = {
 }
 """What is neither in a body nor in a query that has a model."""
 
+_CHAT = rest.ChatRequest(
+    session_id="8308d7c7-aa27-4500-ab0c-89729caed6d0", message="안녕하세요", max_new_tokens=256
+)
+
 _RETRY_AFTER = (429, 502, 503)
 """Statuses of which the server may know for how many seconds they last."""
 
@@ -43,6 +47,7 @@ class Operation:
     path: str
     summary: str
     body: type[Model] | None = None
+    example: Model | None = None
     query: type[Model] | None = None
     parameters: tuple[str, ...] = ()
     status: int = 200
@@ -61,6 +66,7 @@ OPERATIONS = (
         path="/api/sessions",
         summary="Begin a session.",
         body=rest.CreateSession,
+        example=rest.CreateSession(metadata={"title": "A first talk"}),
         status=201,
         reply=rest.Session,
     ),
@@ -116,6 +122,7 @@ OPERATIONS = (
         path="/api/sessions/{session_id}/cancel",
         summary="Stop a queued or running turn.",
         body=rest.CancelRequest,
+        example=rest.CancelRequest(),
         status=202,
         reply=rest.Cancelled,
         errors=frozenset({409}),
@@ -126,6 +133,7 @@ OPERATIONS = (
         path="/api/chat",
         summary="Ask a question and wait for the whole reply.",
         body=rest.ChatRequest,
+        example=_CHAT,
         reply=rest.ChatReply,
         errors=frozenset({404, 409, 502, 504}),
     ),
@@ -135,6 +143,7 @@ OPERATIONS = (
         path="/api/chat/stream",
         summary="Ask a question and stream the reply.",
         body=rest.ChatRequest,
+        example=_CHAT,
         events=_TURN_EVENTS,
         last="[DONE]",
         errors=frozenset({404, 409, 502}),
@@ -204,13 +213,22 @@ def _described(operation: Operation) -> Json:
     if operation.body:
         described["requestBody"] = {
             "required": any(field.is_required() for field in operation.body.model_fields.values()),
-            "content": {"application/json": {"schema": _ref(operation.body)}},
+            "content": {"application/json": _content(operation)},
         }
     described["responses"] = {str(operation.status): _success(operation)} | {
         str(status): {"$ref": f"#/components/responses/{status}"}
         for status in sorted(errors_of(operation))
     }
     return described
+
+
+def _content(operation: Operation) -> Json:
+    content: Json = {}
+    if operation.body:
+        content["schema"] = _ref(operation.body)
+    if operation.example:
+        content["example"] = operation.example.model_dump(mode="json", exclude_none=True)
+    return content
 
 
 def _parameters(operation: Operation) -> list[Json]:

@@ -99,7 +99,7 @@ class ChatRequest(ChatFields):
 
 
 class CancelRequest(Model):
-    """The body of `POST /api/sessions/{id}/cancel`; None means the open turn."""
+    """The body of `POST /api/sessions/{id}/cancel`."""
 
     turn: TurnNumber | None = Field(
         default=None, description="Which one to stop; left out: the open one."

@@ -156,7 +156,7 @@ VISITS: dict[str, Visit] = {
 }
 
 PUBLIC = (
-    *("/", "/web/{path:path}", "/api/health", "/readyz"),
+    *("/", "/docs", "/web/{path:path}", "/api/health", "/readyz"),
     *("/openapi.json", "/asyncapi.json", "/schema.json", "/types.ts"),
 )
 
