@@ -200,9 +200,11 @@ async def test_it_fits_a_phone(docs: Page) -> None:
 
 
 async def test_a_key_goes_ahead_and_is_not_shown(context: BrowserContext, tmp_path: Any) -> None:
-    async with on_sockets(access_settings(tmp_path)) as guarded:
-        async with shown(context, guarded) as page:
-            await page.fill("#key", ALICE)
-            await connect(page)
-            assert await frames(page, "out") == [{"type": "auth", "token": "…"}]
-            assert ALICE not in await page.inner_html("#log")
+    async with (
+        on_sockets(access_settings(tmp_path)) as guarded,
+        shown(context, guarded) as page,
+    ):
+        await page.fill("#key", ALICE)
+        await connect(page)
+        assert await frames(page, "out") == [{"type": "auth", "token": "…"}]
+        assert ALICE not in await page.inner_html("#log")
