@@ -30,9 +30,13 @@ class Conversation:
     cursor: str = "0.0.end"
     turns: dict[int, Turn] = field(default_factory=dict)
 
-    def load(self, page: Json) -> None:
-        """Show a page of the history instead of what was shown."""
+    def reset(self, page: Json) -> None:
+        """Show a page of the history instead of all that was shown."""
         self.turns.clear()
+        self.load(page)
+
+    def load(self, page: Json) -> None:
+        """Begin with a page of the history."""
         self.cursor = page["cursor"]
         for message in page["messages"]:
             match message:

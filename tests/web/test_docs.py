@@ -123,7 +123,7 @@ async def test_the_console_resumes_in_the_middle_of_a_reply(docs: Page) -> None:
     await send(docs, SLOW)
     await docs.wait_for_selector("#log [data-type=token]")
     cursor = await docs.text_content("#cursor")
-    await docs.click("#close")
+    await docs.click("#disconnect")
     await expect(docs.locator("#state")).to_have_attribute("data-state", "idle")
     await docs.click("#clear")
     await docs.click("#resume")
@@ -167,6 +167,22 @@ async def test_what_is_wrong_is_said_before_it_is_sent(docs: Page, frame: str, s
     await docs.fill("#frame", frame)
     await expect(docs.locator("#verdict .wrong")).to_contain_text(says)
     await expect(docs.locator("#send")).to_have_text("Send anyway")
+
+
+async def test_the_log_can_be_copied_and_cleared(context: BrowserContext, docs: Page) -> None:
+    await context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await connect(docs)
+    await docs.fill("#frame", '{\n "type": "ping",\n "request_id": "p1"\n}')
+    await docs.press("#frame", "Control+Enter")
+    await docs.wait_for_selector("#log [data-type=pong]")
+    await docs.click("#copy-log")
+    await expect(docs.locator("#copy-log")).to_have_text("Copied")
+    ready, ping, pong = (await docs.evaluate("navigator.clipboard.readText()")).splitlines()
+    assert " < " in ready
+    assert ping.endswith(' > {"type":"ping","request_id":"p1"}')
+    assert pong.endswith(' < {"type":"pong","request_id":"p1"}')
+    await docs.click("#clear")
+    assert await docs.locator("#log li").count() == 0
 
 
 async def test_a_closed_socket_says_what_its_code_means(docs: Page) -> None:

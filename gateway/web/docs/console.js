@@ -58,7 +58,7 @@ function useTemplate() {
 
 function listen() {
   byId("connect").addEventListener("submit", (event) => { event.preventDefault(); open(byId("after").value.trim()); });
-  byId("close").addEventListener("click", () => wire.close());
+  byId("disconnect").addEventListener("click", () => wire.close());
   byId("resume").addEventListener("click", () => { byId("session").value = wire.session; open(wire.cursor); });
   byId("compose").addEventListener("submit", (event) => { event.preventDefault(); send(); });
   byId("template").addEventListener("change", useTemplate);
@@ -71,7 +71,7 @@ function listen() {
     if (value !== undefined) compose(JSON.stringify(value, null, 2));
   });
   byId("clear").addEventListener("click", clearLog);
-  byId("copy").addEventListener("click", copy);
+  byId("copy-log").addEventListener("click", copy);
   wire.addEventListener("state", ({ detail }) => { state = detail; showState(); });
   wire.addEventListener("frame", ({ detail }) => take(detail));
   wire.addEventListener("closed", ({ detail: { code, reason } }) => {
@@ -103,7 +103,7 @@ function send() {
 }
 
 async function copy() {
-  const button = byId("copy");
+  const button = byId("copy-log");
   try {
     await navigator.clipboard.writeText(logAsText());
   } catch {
@@ -118,7 +118,7 @@ function showState() {
   const shown = byId("state");
   shown.dataset.state = state;
   shown.textContent = word(state);
-  byId("close").disabled = state === "idle";
+  byId("disconnect").disabled = state === "idle";
   byId("open").disabled = state !== "idle";
   byId("resume").disabled = state !== "idle" || !wire.cursor;
   byId("send").disabled = state !== "open";
