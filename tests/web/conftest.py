@@ -1,8 +1,9 @@
 """A real Chromium, and gateways for it to talk to.
 
     async def test_…(page: Page, served: Gateway, model: ScriptedModel) -> None:
-        await page.goto(str(served.http.base_url))     # the chat page
-        await page.goto(blank_of(served.http.base_url)) # an empty page, under the same rules
+        await page.goto(str(served.http.base_url))       # the chat page, or
+        await page.goto(blank_of(served.http.base_url))  # an empty one, under the same rules
+        assert await run(page, "async () => …") == …
 
 A page that throws, or that its `Content-Security-Policy` stops from anything, fails its test.
 """
@@ -10,7 +11,9 @@ A page that throws, or that its `Content-Security-Policy` stops from anything, f
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import anyio
 import httpx
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, Route, async_playwright
@@ -45,6 +48,12 @@ def blank_of(url: httpx.URL | str) -> str:
     return f"{str(url).rstrip('/')}{BLANK}"
 
 
+async def run(page: Page, script: str, argument: Any = None) -> Any:
+    """Evaluate a script in a page; a promise that is never kept fails the test in time."""
+    with anyio.fail_after(WITHIN_S):
+        return await page.evaluate(script, argument)
+
+
 @pytest.fixture(scope="package")
 def anyio_backend() -> str:
     """One loop for all tests of this folder, as the browser lives in it."""
@@ -67,7 +76,9 @@ async def browser(anyio_backend: str) -> AsyncIterator[Browser]:
 async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
     """A visitor without a past: no storage, no cookies. Tabs of theirs are its pages."""
     complaints: list[str] = []
-    visitor = await browser.new_context()
+    # A page that is made up, such as the empty one, is of no network: it would have to ask before
+    # it opens a WebSocket to this machine.
+    visitor = await browser.new_context(permissions=["local-network-access"])
     visitor.set_default_timeout(WITHIN_S * 1000)
     visitor.on("weberror", lambda thrown: complaints.append(str(thrown.error)))
     visitor.on("console", lambda line: complaints.extend(_forbidden(line.text)))
