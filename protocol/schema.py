@@ -26,7 +26,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 CLIENT_FRAMES: tuple[type[Model], ...] = get_args(ClientFrame)
 REQUESTS: tuple[type[Model], ...] = (
-    *(rest.CreateSession, rest.SessionsQuery, rest.HistoryQuery),
+    *(rest.CreateSession, rest.SessionsQuery, rest.HistoryQuery, rest.ExportQuery),
     *(rest.ChatRequest, rest.CancelRequest),
 )
 REPLIES: tuple[type[Model], ...] = (
