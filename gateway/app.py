@@ -16,7 +16,9 @@ from gateway.auth.tickets import MemoryTickets, Tickets
 from gateway.brokers.base import Broker
 from gateway.brokers.memory import MemoryBroker
 from gateway.chores import chores
+from gateway.counting import Counted
 from gateway.entrance import Entrance
+from gateway.figures import Figures
 from gateway.guard import Guard, on_mistake
 from gateway.health import Probe
 from gateway.hosts import Hosts
@@ -25,6 +27,7 @@ from gateway.limits.addresses import Proxies
 from gateway.limits.allowance import Allowance, AskLimits
 from gateway.limits.buckets import Buckets, MemoryBuckets, Rate
 from gateway.limits.occupancy import Occupancy, Seats
+from gateway.metrics import registry_of
 from gateway.nodes.away import BrokerAway
 from gateway.origins import Cors, Origins
 from gateway.problems import on_client_gone, on_error, on_http_error
@@ -56,12 +59,14 @@ def create_app(settings: Settings) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with open_house(settings, origins, hosts) as house:
             app.state.house = house
+            app.state.registry = registry_of(house)
             yield
 
     return Starlette(
         routes=ROUTES,
         lifespan=lifespan,
         middleware=[
+            Middleware(Counted, routes=ROUTES),
             Middleware(Guard, origins=origins, hosts=hosts),
             Middleware(Cors, origins=origins),
         ],
@@ -80,7 +85,8 @@ def create_app(settings: Settings) -> Starlette:
 async def open_house(settings: Settings, origins: Origins, hosts: Hosts) -> AsyncIterator[House]:
     """Open everything in order, and close it in the opposite one; raises `BadSettings`, too."""
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(_database(settings))
+        figures = Figures()
+        database = await stack.enter_async_context(_database(settings, figures))
         await migrate(database)
         driver = await stack.enter_async_context(_driver(settings))
         around = await stack.enter_async_context(_surroundings(settings))
@@ -95,6 +101,7 @@ async def open_house(settings: Settings, origins: Origins, hosts: Hosts) -> Asyn
                 driver=driver,
                 circuit=circuit,
                 limits=_turn_limits(settings),
+                figures=figures,
                 node=around.node,
                 look=news.set,
             ),
@@ -113,6 +120,7 @@ async def open_house(settings: Settings, origins: Origins, hosts: Hosts) -> Asyn
             admission=around.admission,
             turns=turns,
             probe=probe,
+            figures=figures,
             entrance=Entrance(
                 authenticator=authenticator,
                 origins=origins,
@@ -123,6 +131,7 @@ async def open_house(settings: Settings, origins: Origins, hosts: Hosts) -> Asyn
                 handshakes=Rate(settings.handshakes_per_minute),
                 sessions=Rate(settings.sessions_per_minute),
                 tickets=Rate(settings.handshakes_per_minute),
+                figures=figures,
             ),
         )
         if around.node is None:
@@ -163,10 +172,11 @@ async def _surroundings(settings: Settings) -> AsyncIterator[Surroundings]:
         )
 
 
-def _database(settings: Settings) -> AbstractAsyncContextManager[Database]:
-    if settings.shared:
-        return open_database(settings.database_url, connections=settings.database_connections)
-    return open_database(settings.database_path)
+def _database(settings: Settings, figures: Figures) -> AbstractAsyncContextManager[Database]:
+    where = settings.database_url if settings.shared else settings.database_path
+    return open_database(
+        where, connections=settings.database_connections, committed=figures.committed
+    )
 
 
 @asynccontextmanager

@@ -19,4 +19,6 @@ async def begin_session(
     most = None if caller.principal.anonymous else house.settings.max_sessions or None
     owner = caller.principal.owner
     begun = sessions.create(session_id, metadata or {}, owner=owner, most=most)
-    return await house.database.write(begun)
+    session = await house.database.write(begun)
+    house.figures.sessions += 1
+    return session

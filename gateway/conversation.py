@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 
 from gateway.brokers.base import Broker, Channel
 from gateway.brokers.live import LiveTurn
+from gateway.figures import Figures
 from gateway.waiting import heard
 from protocol.cursor import Cursor
 from protocol.errors import ErrorCode, Refusal
@@ -29,7 +30,7 @@ class Reader:
 
     __slots__ = (
         *("cursor", "_claim", "_channel", "_database", "_newest_stored", "_doubts"),
-        *("_turn", "_told_queued", "_told_notices", "_told_asides"),
+        *("_turn", "_told_queued", "_told_notices", "_told_asides", "_figures"),
     )
 
     def __init__(
@@ -39,9 +40,11 @@ class Reader:
         *,
         channel: Channel,
         database: Database,
+        figures: Figures,
         at_end: bool = False,
     ) -> None:
         self.cursor = cursor
+        self._figures = figures
         self._claim = claim
         self._channel = channel
         self._database = database
@@ -66,6 +69,7 @@ class Reader:
         frames = await self._database.read(log.read_after(self._claim, self.cursor))
         if not frames and self.cursor.ended:
             self._newest_stored, self._doubts = self.cursor.turn, doubts
+        self._figures.merged_tokens += sum(frame.type == "token" for frame in frames)
         self._advance(frames)
         return frames or self._nothing()
 
@@ -80,6 +84,7 @@ class Reader:
         frame = turn.newest_token
         if frame is not None:
             self.cursor = frame.cursor or self.cursor
+            self._figures.live_tokens += 1
         return frame
 
     def read_live(self) -> list[Frame] | None:
@@ -96,7 +101,12 @@ class Reader:
         frames += self._asides(self._turn)
         if self._turn.ending is None:
             if self.cursor.offset < self._turn.length:
-                frames += self._turn.tokens_after(self.cursor.offset)
+                tokens = self._turn.tokens_after(self.cursor.offset)
+                if self.cursor.offset == self._turn.newest:
+                    self._figures.live_tokens += len(tokens)
+                else:
+                    self._figures.merged_tokens += len(tokens)
+                frames += tokens
         elif self.cursor.offset == self._turn.length:
             frames.append(self._turn.ending)
             self._turn = None
@@ -154,7 +164,13 @@ class Reader:
 
 
 async def follow(
-    claim: Claim, cursor: Cursor, *, broker: Broker, database: Database, silence_s: float
+    claim: Claim,
+    cursor: Cursor,
+    *,
+    broker: Broker,
+    database: Database,
+    figures: Figures,
+    silence_s: float,
 ) -> AsyncGenerator[Frame | None, None]:
     """Yield everything after a cursor, as it comes, for ever; None after `silence_s` of nothing.
 
@@ -162,7 +178,7 @@ async def follow(
     """
     news = asyncio.Event()
     with broker.watch(claim.session_id, news.set) as channel:
-        reader = Reader(claim, cursor, channel=channel, database=database)
+        reader = Reader(claim, cursor, channel=channel, database=database, figures=figures)
         while True:
             news.clear()
             frames = await reader.read()

@@ -7,7 +7,9 @@ from starlette.requests import HTTPConnection
 
 from gateway.auth.authenticator import Authenticator, Lapse
 from gateway.auth.credentials import Bearer, Ticket, credentials_of
+from gateway.auth.principal import Principal
 from gateway.caller import Caller
+from gateway.figures import Figures
 from gateway.hosts import Hosts, host_of
 from gateway.limits.addresses import Proxies, address_of
 from gateway.limits.allowance import spend
@@ -33,6 +35,7 @@ class Entrance:
     handshakes: Rate
     sessions: Rate
     tickets: Rate
+    figures: Figures
 
     def admits(self, connection: HTTPConnection) -> bool:
         """Whether a page, if it is one, may connect from where it was loaded."""
@@ -58,7 +61,16 @@ class Entrance:
         found = self.found(connection, ticket)
         if found is None and self.authenticator.required:
             return None
-        return Caller(await self.authenticator.identify(found), self.address(connection))
+        return Caller(await self.prove(found), self.address(connection))
+
+    async def prove(self, found: Bearer | Ticket | None) -> Principal:
+        """Say who offers these credentials; raises what `Authenticator.identify` does."""
+        try:
+            return await self.authenticator.identify(found)
+        except Refusal as refusal:
+            if refusal.code == ErrorCode.UNAUTHORIZED:
+                self.figures.auth_failures += 1
+            raise
 
     def has_yet_to_ask(self, connection: HTTPConnection, ticket: str | None) -> bool:
         """Whether a connection came without the credentials that it needs."""

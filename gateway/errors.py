@@ -31,6 +31,11 @@ CODES: dict[type[Exception], ErrorCode] = {
 }
 
 
+def code_of(kind: type[Exception]) -> ErrorCode | None:
+    """Say which code a kind of exception becomes; None for what nobody foresaw."""
+    return next((CODES[each] for each in kind.__mro__ if each in CODES), None)
+
+
 def as_refusal(error: Exception) -> Refusal:
     """Say an exception to a client, in the catalogue's words and never in its own.
 
@@ -47,7 +52,7 @@ def as_refusal(error: Exception) -> Refusal:
         case BrokerAway():
             text = "What connects the gateways cannot be reached right now."
             return Refusal(ErrorCode.STORAGE_ERROR, text)
-    code = next((CODES[kind] for kind in type(error).__mro__ if kind in CODES), None)
+    code = code_of(type(error))
     if code is None:
         log.error("an unforeseen error", exc_info=error)
         code = ErrorCode.INTERNAL

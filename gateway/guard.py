@@ -18,7 +18,7 @@ from protocol.errors import ErrorCode, Refusal
 
 Endpoint = Callable[[Request, Caller], Awaitable[Response]]
 
-PROBES = frozenset({"/api/health", "/readyz"})
+PROBES = frozenset({"/api/health", "/livez", "/readyz", "/metrics"})
 """Asked by whoever watches over the process, by whatever name it has there."""
 
 _HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})

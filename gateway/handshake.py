@@ -14,6 +14,7 @@ from gateway.auth.principal import Principal
 from gateway.caller import Caller
 from gateway.entrance import Entrance, NoRoom
 from gateway.errors import as_refusal
+from gateway.figures import Figures
 from gateway.house import House
 from gateway.limits.occupancy import Seat
 from gateway.problems import problem_response
@@ -45,8 +46,9 @@ async def admit(socket: WebSocket, house: House) -> tuple[Caller, Seat] | None:
     return None
 
 
-async def turn_away(socket: WebSocket, refusal: Refusal) -> None:
+async def turn_away(socket: WebSocket, refusal: Refusal, figures: Figures) -> None:
     """Say why a WebSocket is of no use, and close it."""
+    figures.refusals[refusal.code] += 1
     await socket.send_text(Error.of(refusal).frame().text)
     await socket.close(close_code(refusal))
 
@@ -60,6 +62,7 @@ async def _denial(
     wait_s = await entrance.shake_hands(address)
     if wait_s > 0:
         late = Refusal(ErrorCode.RATE_LIMITED, retry_after_ms=math.ceil(wait_s * 1000))
+        entrance.figures.refusals[late.code] += 1
         return problem_response(late)
     return None
 
@@ -75,8 +78,9 @@ async def _seat(
         if full.whose:
             # A browser is told why only once it is open.
             await _accept(socket)
-            await turn_away(socket, full)
+            await turn_away(socket, full, entrance.figures)
         else:
+            entrance.figures.refusals[full.code] += 1
             await socket.send_denial_response(problem_response(full))
         return None
 
@@ -106,7 +110,7 @@ async def _known(
     except WebSocketDisconnect:
         raise
     except Exception as error:  # whatever it is, the client is told and the socket closed
-        await turn_away(socket, as_refusal(error))
+        await turn_away(socket, as_refusal(error), house.figures)
         return None
     return caller
 
@@ -133,7 +137,7 @@ async def _introduced(socket: WebSocket, visitor: HTTPConnection, house: House) 
     socket.scope["headers"] = []
     if found is None and authenticator.required:
         found = await _first_frame(socket, house.settings)
-    return await authenticator.identify(found)
+    return await house.entrance.prove(found)
 
 
 async def _first_frame(socket: WebSocket, settings: Settings) -> Bearer | Ticket:

@@ -69,6 +69,16 @@ class Probe:
             await self._known.wait()
         return self._health or ModelHealth(available=False, busy=False)
 
+    @property
+    def available(self) -> bool:
+        """Whether the model server was there, and well or busy, when it was asked last."""
+        return self._health is not None and self._health.available
+
+    @property
+    def circuit_open(self) -> bool:
+        """Whether calls of the model server are refused for now."""
+        return self._circuit.open
+
     async def database(self) -> bool:
         """Tell whether the database reads and writes, quickly.
 

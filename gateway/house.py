@@ -7,6 +7,7 @@ from starlette.requests import HTTPConnection
 
 from gateway.brokers.base import Broker
 from gateway.entrance import Entrance
+from gateway.figures import Figures
 from gateway.health import Probe
 from gateway.settings import Settings
 from gateway.turns import Turns
@@ -40,6 +41,7 @@ class House:
     turns: Turns
     probe: Probe
     entrance: Entrance
+    figures: Figures
     connections: set[Listener] = field(default_factory=set)
 
 

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.errors import as_refusal
+from gateway.house import house_of
 from protocol.errors import CATALOGUE, Refusal
 from protocol.rest import Problem
 
@@ -54,7 +55,9 @@ def forbidden(detail: str) -> Response:
 
 async def on_error(request: Request, error: Exception) -> Response:
     """Answer whatever an endpoint raised."""
-    return problem_response(as_refusal(error))
+    refusal = as_refusal(error)
+    house_of(request).figures.refusals[refusal.code] += 1
+    return problem_response(refusal)
 
 
 async def on_client_gone(request: Request, error: Exception) -> Response:

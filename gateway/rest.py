@@ -14,6 +14,7 @@ from gateway.beginning import begin_session
 from gateway.caller import Caller
 from gateway.conversation import follow
 from gateway.errors import as_refusal
+from gateway.figures import Figures
 from gateway.greeting import greet
 from gateway.house import House, house_of
 from gateway.problems import problem_response
@@ -170,6 +171,8 @@ async def get_events(request: Request, caller: Caller) -> Response:
     if request.method == "HEAD":
         # The stream never ends: nobody would see it, and it would keep the connection.
         return Response(headers=sse.HEADERS, media_type="text/event-stream")
+    if after is not None:
+        house.figures.resumes[joined.resumed] += 1
     ready = greet(house, claim.session_id, joined, created=False)
     return sse.EventStream(sse.session_events(house, caller, ready))
 
@@ -198,6 +201,7 @@ async def _ending(house: House, claim: Claim, turn: int) -> Frame:
         Cursor(turn - 1, 0, END),
         broker=house.broker,
         database=house.database,
+        figures=Figures(),  # it sends nothing of what it reads
         silence_s=sse.KEEP_ALIVE_S,
     )
     async with aclosing(frames):

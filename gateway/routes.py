@@ -4,6 +4,7 @@ from starlette.routing import Route, WebSocketRoute
 
 from gateway import documents, pages, rest, status
 from gateway.guard import guarded
+from gateway.metrics import metrics
 from gateway.websocket import PATH, websocket_endpoint
 
 ROUTES = [
@@ -23,5 +24,7 @@ ROUTES = [
     Route("/api/tickets", guarded(rest.create_ticket), methods=["POST"]),
     Route("/api/health", status.health),
     Route("/readyz", status.readiness),
+    Route("/livez", status.liveness),
+    Route("/metrics", metrics),
     *documents.routes(),
 ]

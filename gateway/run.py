@@ -12,6 +12,7 @@ from gateway.brokers.base import Broker, Publisher, Ring
 from gateway.brokers.live import LiveTurn
 from gateway.checkpoints import Checkpoints
 from gateway.errors import TurnTimeout, as_refusal
+from gateway.figures import Figures
 from gateway.outcome import Outcome, start_event, turn_end
 from gateway.stopwatch import Stopwatch
 from llm.admission import Place
@@ -22,6 +23,7 @@ from llm.client import (
     Generation,
     PromptMessage,
     ReplyTooLong,
+    UpstreamError,
     UpstreamStalled,
     UpstreamTimeout,
     UpstreamUnavailable,
@@ -81,6 +83,7 @@ class Ports:
     driver: Driver
     circuit: Circuit
     limits: TurnLimits
+    figures: Figures
     node: str | None = None
     look: Ring = _alone
 
@@ -112,7 +115,8 @@ class Run:
         self._node = ports.node
         self._look = ports.look
         self._live = LiveTurn(start_event(opened.turn))
-        self._watch = Stopwatch()
+        self._figures = ports.figures
+        self._watch = Stopwatch(ports.figures)
         self._limit: asyncio.Timeout | None = None
         self._stopped: Stop | None = None
         self._finishing = False
@@ -147,6 +151,8 @@ class Run:
                 await self._leave_open()
             case "lost":
                 self._lose()
+            case "deleted":
+                self._figures.turns["deleted"] += 1
             case None | "cancelled":
                 await self._finish(outcome)
 
@@ -159,6 +165,7 @@ class Run:
         await self._finish(outcome)
 
     def _begin(self) -> None:
+        self._figures.attempts += 1
         self._publisher = self._broker.begin(self.turn.session_id, self._live, self._look)
 
     async def _reply(self) -> Outcome:
@@ -212,8 +219,10 @@ class Run:
         async def ask() -> Ending:
             try:
                 return await call(prompt, generation, self._say)
-            except _LEFT_AT_WORK:
-                self._left_at_work = True
+            except BaseException as error:
+                self._left_at_work = self._left_at_work or isinstance(error, _LEFT_AT_WORK)
+                if isinstance(error, UpstreamError):
+                    self._figures.upstream_errors[type(error)] += 1
                 raise
 
         return await retried(ask, backoff=self._limits.backoff)
@@ -227,9 +236,9 @@ class Run:
         )
 
     def _say(self, text: str, token_count: int) -> None:
+        self._watch.text()
         if not self._grown:  # since the last checkpoint
             self._grown = True
-            self._watch.text()
             self._checkpoints.ask(self._keep)
         self._publisher.append(text, token_count=token_count)
 
@@ -269,11 +278,14 @@ class Run:
             try:
                 end = await self._store(outcome)
             except StopAsked:
-                end = await self._store(outcome.cancelled())
+                outcome = outcome.cancelled()
+                end = await self._store(outcome)
         except StorageError:
             await self._leave_open()
             return
         if end is not None:
+            self._watch.end()
+            self._figures.turns[outcome.error.code if outcome.error else outcome.reason] += 1
             self._publisher.end(end.event)
         else:
             self._lose()
@@ -298,6 +310,7 @@ class Run:
 
     def _lose(self) -> None:
         """Say no more: the session was deleted, or the next attempt runs elsewhere."""
+        self._figures.turns["lost"] += 1
         log.warning("turn %s is not this process's any more: nothing of it is stored", self)
         self._publisher.withdraw()
 
@@ -308,6 +321,7 @@ class Run:
 
     async def _leave_open(self) -> None:
         """Keep the text so far; the next start, or another node, takes the turn up."""
+        self._figures.turns["left_open"] += 1
         if self._keeping is not None:
             await asyncio.wait([self._keeping])
         if self._node is None:

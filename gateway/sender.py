@@ -9,6 +9,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from gateway.conversation import Reader
 from gateway.errand import Errand
 from gateway.errors import as_refusal
+from gateway.figures import Sent
 from gateway.sockets import socket_of
 from gateway.transports import BoundedTransport
 from gateway.waiting import in_company
@@ -32,11 +33,12 @@ class Sender:
 
     __slots__ = (
         *("_socket", "_line", "_peer", "_loop", "_reader", "_outbox", "_task", "_sending", "_rung"),
-        *("_closing", "_room", "_heartbeat", "_heartbeat_s", "_last_sent"),
+        *("_closing", "_room", "_heartbeat", "_heartbeat_s", "_last_sent", "_sent"),
     )
 
-    def __init__(self, socket: WebSocket, *, heartbeat_s: float) -> None:
+    def __init__(self, socket: WebSocket, *, heartbeat_s: float, sent: Sent) -> None:
         self._socket = socket
+        self._sent = sent
         self._heartbeat_s = heartbeat_s
         self._line = socket_of(socket.scope)
         self._peer = self._line.peer if self._line else None
@@ -147,13 +149,17 @@ class Sender:
         return False
 
     def _write(self, peer: BoundedTransport, frame: Frame) -> bool:
+        message = frame.message
         try:
-            peer.write(frame.message)
+            peer.write(message)
         except Exception:  # whatever it is, it is no fault of the one who rang
             log.exception("a WebSocket could not be written to")
             self._closing = CloseCode.INTERNAL
             return False
         self._last_sent = self._loop.time()
+        # Not a call: each client that keeps up comes here once for every token.
+        self._sent.frames += 1
+        self._sent.size += len(message)
         return True
 
     # In a task
@@ -201,6 +207,8 @@ class Sender:
     async def _send(self, frame: Frame) -> None:
         await self._socket.send_text(frame.text)
         self._last_sent = self._loop.time()
+        self._sent.frames += 1
+        self._sent.size += len(frame.message)
 
     async def _give_up(self, refusal: Refusal) -> CloseCode:
         code = close_code(refusal)

@@ -7,7 +7,7 @@ one; a test holds the two together.
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import unquote
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -28,7 +28,7 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 REDIS = ("redis://", "rediss://", "unix://")
 
 # A URL may hold a password; one that cannot be read may hold it anywhere.
-_SECRET = ("api_keys", "jwt_secret", "llm_server_url")
+_SECRET = ("api_keys", "jwt_secret", "llm_server_url", "metrics_token")
 
 MIN_SESSION_HOURS = 24
 """The original's web client breaks when the session it remembers is gone."""
@@ -47,6 +47,8 @@ class Settings(AccessSettings, LimitSettings, BaseSettings):
 
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     debug: bool = False
+    metrics: Literal["off", "local", "all"] = "local"
+    metrics_token: Annotated[str, Field(repr=False)] = ""
 
     database_url: str = "chatbot.db"
     database_connections: Annotated[int, Field(ge=2, le=1_000)] = 10
@@ -95,6 +97,13 @@ class Settings(AccessSettings, LimitSettings, BaseSettings):
         # Bytes that are no UTF-8 arrive as lone surrogates, which no model server is ever sent.
         if storable(value) != value:
             raise ValueError("should be text in UTF-8")
+        return value
+
+    @field_validator("metrics_token")
+    @classmethod
+    def _is_token(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[\x21-\x7e]{16,}", value):
+            raise ValueError("should be at least 16 visible characters of ASCII, without spaces")
         return value
 
     @field_validator("session_timeout_hours")

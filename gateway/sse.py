@@ -47,7 +47,9 @@ async def turn_events(
                 # Another attempt: this stream cannot take back what it has told.
                 frame = Error.of(Refusal(ErrorCode.INTERRUPTED)).frame()
             begun = begun or frame.type == "start"
-            yield _stream_error(frame) if frame.type == "error" else _encoded(frame)
+            if frame.type == "error":
+                frame = _stream_error(frame)
+            yield _sent(house, frame)
             if frame.type in ("complete", "error"):
                 break
     yield DONE
@@ -55,13 +57,13 @@ async def turn_events(
 
 async def session_events(house: House, caller: Caller, ready: Ready) -> AsyncGenerator[bytes, None]:
     """Tell a session's log from a cursor on, until the client leaves or the session is gone."""
-    yield _encoded(ready.frame())
+    yield _sent(house, ready.frame())
     cursor = Cursor.parse(ready.cursor)
     assert cursor is not None  # noqa: S101
     frames = _followed(house, caller, caller.claim(ready.session_id), cursor)
     async with aclosing(frames):
         async for frame in frames:
-            yield comment("waiting") if frame is None else _encoded(frame)
+            yield comment("waiting") if frame is None else _sent(house, frame)
 
 
 async def _followed(
@@ -74,9 +76,11 @@ async def _followed(
         cursor,
         broker=house.broker,
         database=house.database,
+        figures=house.figures,
         silence_s=looks_every_s,
     )
     silent_s = 0.0
+    house.figures.streams += 1
     async with aclosing(frames):
         try:
             async for frame in frames:
@@ -87,12 +91,17 @@ async def _followed(
                     yield frame
         except Exception as error:  # whatever it is, the client is told before the stream ends
             yield Error.of(as_refusal(error)).frame()
+        finally:
+            house.figures.streams -= 1
 
 
-def _stream_error(frame: Frame) -> bytes:
+def _stream_error(frame: Frame) -> Frame:
     error = Error.model_validate_json(frame.text)
-    return _encoded(error.model_copy(update={"message": _STREAM_ERROR + error.message}).frame())
+    return error.model_copy(update={"message": _STREAM_ERROR + error.message}).frame()
 
 
-def _encoded(frame: Frame) -> bytes:
-    return encode(frame.text, id=str(frame.cursor) if frame.cursor else None)
+def _sent(house: House, frame: Frame) -> bytes:
+    event = encode(frame.text, id=str(frame.cursor) if frame.cursor else None)
+    house.figures.sse.frames += 1
+    house.figures.sse.size += len(event)
+    return event

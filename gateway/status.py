@@ -27,6 +27,8 @@ ENDPOINTS = {
     "tickets": "POST /api/tickets",
     "health": "GET /api/health",
     "readiness": "GET /readyz",
+    "liveness": "GET /livez",
+    "metrics": "GET /metrics",
     "descriptions": {
         "rest": "GET /openapi.json",
         "websocket": "GET /asyncapi.json",
@@ -69,6 +71,11 @@ async def health(request: Request) -> Response:
             version=VERSION,
         )
     )
+
+
+async def liveness(request: Request) -> Response:
+    """Tell that the process answers, and nothing else: whoever hears nothing may restart it."""
+    return JSONResponse({"alive": True})
 
 
 async def readiness(request: Request) -> Response:

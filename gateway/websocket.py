@@ -102,7 +102,9 @@ class Connection:
         # A list, for it is short, and an empty deque weighs 0.6 KB.
         self._inbox: list[str] = []
         self._inbox_chars = 0
-        self._sender = Sender(socket, heartbeat_s=house.settings.heartbeat_s)
+        self._sender = Sender(
+            socket, heartbeat_s=house.settings.heartbeat_s, sent=house.figures.websocket
+        )
         self._answers = Errand()
         self._answering = False
         self._bad_frames = 0
@@ -129,13 +131,16 @@ class Connection:
             try:
                 joined = await self._join(created=created)
             except Exception as error:  # whatever it is, the client is told and the socket closed
-                await turn_away(self._socket, as_refusal(error))
+                await turn_away(self._socket, as_refusal(error), self._house.figures)
                 return
+            if self._after is not None:
+                self._house.figures.resumes[joined.resumed] += 1
             self._reader = Reader(
                 self._claim,
                 joined.cursor,
                 channel=channel,
                 database=self._house.database,
+                figures=self._house.figures,
                 at_end=joined.at_end,
             )
             self.say(greet(self._house, self._session_id, joined, created=created))
@@ -175,6 +180,7 @@ class Connection:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
                 return
+            self._house.figures.received += 1
             text = message.get("text")
             if text is None:
                 self._sender.close(CloseCode.BINARY)
@@ -213,10 +219,14 @@ class Connection:
                 self._house.entrance.check_rights(self._caller)
             await self._answer(frame)
         except Exception as error:  # whatever it is, the socket and other turns go on
-            self.say(Error.of(as_refusal(error), request_id=getattr(frame, "request_id", None)))
+            self._refuse(as_refusal(error), request_id=getattr(frame, "request_id", None))
+
+    def _refuse(self, refusal: Refusal, *, request_id: str | None = None) -> None:
+        self._house.figures.refusals[refusal.code] += 1
+        self.say(Error.of(refusal, request_id=request_id))
 
     def _refuse_frame(self, refusal: Refusal) -> None:
-        self.say(Error.of(refusal))
+        self._refuse(refusal)
         self._bad_frames += 1
         if self._bad_frames >= MAX_BAD_FRAMES:
             self._sender.close(CloseCode.INVALID_FRAMES)
@@ -244,7 +254,7 @@ class Connection:
         authenticator = self._house.entrance.authenticator
         if not authenticator.configured:
             return  # everybody is anonymous here: there is nothing to check
-        principal = await authenticator.identify(bearer(token))
+        principal = await self._house.entrance.prove(bearer(token))
         if principal.name != self._caller.principal.name:
             raise Refusal(ErrorCode.UNAUTHORIZED, "token: it is not of whom this connection is.")
         self._caller = replace(self._caller, principal=principal)

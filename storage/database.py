@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from storage.operations import Operation
+from storage.watching import Committed, unwatched
 
 T = TypeVar("T")
 
@@ -43,12 +44,16 @@ class Database(Protocol):
 
 
 def open_database(
-    where: str | Path, *, connections: int = 10, operation_s: float | None = None
+    where: str | Path,
+    *,
+    connections: int = 10,
+    operation_s: float | None = None,
+    committed: Committed = unwatched,
 ) -> AbstractAsyncContextManager[Database]:
     """Open the database of a URL of PostgreSQL, or else of a file of SQLite, until the exit.
 
     `connections` is how many there are to a server at most, `operation_s` how long one operation
-    may take there. What was queued is committed before it
+    may take there; `committed` is told of each commit. What was queued is committed before it
     closes. Raises `StorageError` when it cannot be opened.
     """
     # Only here, so that with a file nobody needs the driver of PostgreSQL.
@@ -56,7 +61,7 @@ def open_database(
         from storage.postgres import PATIENCE, open_postgres
 
         patience = replace(PATIENCE, operation_s=operation_s or PATIENCE.operation_s)
-        return open_postgres(where, connections=connections, patience=patience)
+        return open_postgres(where, connections=connections, patience=patience, committed=committed)
     from storage.sqlite_file import open_sqlite
 
-    return open_sqlite(Path(where))
+    return open_sqlite(Path(where), committed=committed)

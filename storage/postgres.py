@@ -7,6 +7,7 @@ it. Here nobody waits on a connection but the worker that keeps it, and nobody c
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from storage.postgres_connection import READ, SETTINGS, WRITE, NotBegun, check, 
 from storage.postgres_worker import Job, Patience, Worker
 from storage.trouble import Trouble
 from storage.waiting import CLOSED, MAX_WAITING, settle
+from storage.watching import Committed, unwatched
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -37,8 +39,11 @@ class PostgresDatabase:
     to see what another did waits for that first.
     """
 
-    def __init__(self, *, max_waiting: int, patience: Patience) -> None:
+    def __init__(
+        self, *, max_waiting: int, patience: Patience, committed: Committed = unwatched
+    ) -> None:
         self._max_waiting = max_waiting
+        self._committed = committed
         self._patience = patience
         self._jobs: deque[Job] = deque()
         self._workers: list[Worker] = []
@@ -178,6 +183,7 @@ class PostgresDatabase:
         if job.begin == READ and job.future.cancelled():  # nobody would see what it reads
             job.operation.close()
             return
+        begun_at = time.monotonic()
         try:
             outcome = await worker.run(job, self._patience)
         except NotBegun:
@@ -186,16 +192,18 @@ class PostgresDatabase:
         except BaseException:
             settle(job.future, MaybeStored(CLOSED))
             raise
-        self._note(job, outcome)
+        self._note(job, outcome, took_s=time.monotonic() - begun_at)
         settle(job.future, outcome)
 
-    def _note(self, job: Job, outcome: Any) -> None:
+    def _note(self, job: Job, outcome: Any, *, took_s: float) -> None:
         failed = isinstance(outcome, StorageError)
         if failed:
             what = "write" if job.begin == WRITE else "read"
             log.error("a %s failed: %s", what, outcome)
         if failed or job.begin == WRITE:
             self._trouble.note(failed=failed)
+        if job.begin == WRITE:
+            self._committed(took_s, writes=1, failed=int(failed))
 
     def _stop(self) -> None:
         self._closing = True
@@ -210,14 +218,16 @@ async def open_postgres(
     connections: int = CONNECTIONS,
     max_waiting: int = MAX_WAITING,
     patience: Patience = PATIENCE,
+    committed: Committed = unwatched,
 ) -> AsyncIterator[PostgresDatabase]:
     """Open the database of a URL; close it after what was queued is committed.
 
     `connections` is how many there are at most; `max_waiting` operations wait for one, any more
-    are refused. Raises `StorageError` when the database cannot be opened.
+    are refused. `committed` is told of each commit. Raises `StorageError` when the database cannot
+    be opened.
     """
     async with _pool(url, connections, patience) as pool:
-        database = PostgresDatabase(max_waiting=max_waiting, patience=patience)
+        database = PostgresDatabase(max_waiting=max_waiting, patience=patience, committed=committed)
         async with _working(database, [Worker(pool.connection) for _ in range(connections)]):
             yield database
 

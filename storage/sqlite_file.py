@@ -25,6 +25,7 @@ from storage.operations import Operation, StorageError
 from storage.sqlite import prepare_reading, prepare_writing, run_batch, run_snapshot
 from storage.trouble import Trouble
 from storage.waiting import CLOSED, MAX_WAITING, settle
+from storage.watching import Committed, unwatched
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -42,8 +43,10 @@ class SqliteDatabase:
         readers: Sequence["_Thread"],
         *,
         max_waiting: int,
+        committed: Committed = unwatched,
     ) -> None:
         self._writer = writer
+        self._committed = committed
         self._max_waiting = max_waiting
         self._readers = readers
         self._next_reader = 0
@@ -101,7 +104,7 @@ class SqliteDatabase:
 
     async def _commit(self, batch: "list[_Write]") -> None:
         operations = [operation for operation, _ in batch]
-        self._committing_since = time.monotonic()
+        self._committing_since = begun_at = time.monotonic()
         try:
             outcomes = await self._writer.run(lambda connection: run_batch(connection, operations))
         except Exception as error:  # whatever it is, the writer lives on: the next batch may work
@@ -114,8 +117,9 @@ class SqliteDatabase:
                 if isinstance(outcome, StorageError):
                     log.error("a write failed: %s", outcome)
         self._committing_since = None
-        failed = any(isinstance(outcome, StorageError) for outcome in outcomes)
-        self._trouble.note(failed=failed)
+        failed = sum(isinstance(outcome, StorageError) for outcome in outcomes)
+        self._trouble.note(failed=failed > 0)
+        self._committed(time.monotonic() - begun_at, writes=len(batch), failed=failed)
         for (_, future), outcome in zip(batch, outcomes, strict=True):
             settle(future, outcome)
 
@@ -147,11 +151,16 @@ class _Thread:
 
 @asynccontextmanager
 async def open_sqlite(
-    path: Path, *, readers: int = 2, max_waiting: int = MAX_WAITING
+    path: Path,
+    *,
+    readers: int = 2,
+    max_waiting: int = MAX_WAITING,
+    committed: Committed = unwatched,
 ) -> AsyncIterator[SqliteDatabase]:
     """Open, or create, a database file; close it after what was queued is committed.
 
-    At most `max_waiting` writes wait for their turn; any more are refused.
+    At most `max_waiting` writes wait for their turn; any more are refused. `committed` is told of
+    each batch.
     Raises `StorageError` when it cannot be opened or another process has it open.
     """
     with _sole_owner(path):
@@ -160,7 +169,7 @@ async def open_sqlite(
             writer, *reading = [
                 await stack.enter_async_context(_thread(path, prepare)) for prepare in prepares
             ]
-            database = SqliteDatabase(writer, reading, max_waiting=max_waiting)
+            database = SqliteDatabase(writer, reading, max_waiting=max_waiting, committed=committed)
             async with _writing(database):
                 yield database
 

@@ -18,6 +18,7 @@ from gateway.brokers.base import Publisher
 from gateway.brokers.live import LiveTurn
 from gateway.brokers.memory import MemoryBroker
 from gateway.conversation import Reader
+from gateway.figures import Figures
 from gateway.outcome import Outcome, start_event, turn_end
 from protocol.cursor import BEGINNING, END, Cursor
 from protocol.errors import ErrorCode, Refusal
@@ -55,7 +56,9 @@ class Client:
         assert joined.resumed == (self.cursor is not None), f"{self.cursor} was not honoured"
         assert self.cursor in (None, str(joined.cursor)) or joined.cursor.offset == 0
         channel = self._watching.enter_context(broker.watch(SESSION, self.news.set))
-        self.reader = Reader(Claim(SESSION), joined.cursor, channel=channel, database=database)
+        self.reader = Reader(
+            Claim(SESSION), joined.cursor, channel=channel, database=database, figures=Figures()
+        )
         self.cursor = self.cursor or str(joined.cursor)
         self.news.set()
 

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.brokers.memory import MemoryBroker, MemoryChannel
 from gateway.conversation import Reader
+from gateway.figures import Figures
 from protocol.cursor import BEGINNING, END, Cursor
 from protocol.errors import Refusal
 from protocol.server_frames import Frame
@@ -43,7 +44,16 @@ def reading(
     broker: MemoryBroker, shelf: Shelf, at: Cursor = BEGINNING
 ) -> Iterator[tuple[Reader, MemoryChannel]]:
     with broker.watch(SESSION, nobody_rings) as channel:
-        yield Reader(Claim(SESSION), at, channel=channel, database=cast(Database, shelf)), channel
+        yield (
+            Reader(
+                Claim(SESSION),
+                at,
+                channel=channel,
+                database=cast(Database, shelf),
+                figures=Figures(),
+            ),
+            channel,
+        )
 
 
 def kinds(frames: list[Frame]) -> list[str]:

@@ -24,6 +24,8 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "ALLOW_ANONYMOUS": ("true", True),
     "PORT": ("9000", 9000),
     "DEBUG": ("true", True),
+    "METRICS": ("all", "all"),
+    "METRICS_TOKEN": ("m" * 16, "m" * 16),
     "CORS_ORIGINS": (
         "http://a.example, https://b.example/",
         ("http://a.example", "https://b.example"),

@@ -342,7 +342,8 @@ async def pry(drive: Driver, session_id: str) -> None:
         await drive.other_socket(
             "/history", additional_headers=headers, query={"session_id": session_id}
         )
-    for public in ("/", "/docs", "/api/health", "/readyz", "/openapi.json", "/asyncapi.json"):
+    described = ("/docs", "/openapi.json", "/asyncapi.json")
+    for public in ("/", "/api/health", "/livez", "/readyz", "/metrics", *described):
         await drive.other("GET", public, **{"X-Nobody": "1"})
 
 

@@ -156,7 +156,7 @@ VISITS: dict[str, Visit] = {
 }
 
 PUBLIC = (
-    *("/", "/docs", "/web/{path:path}", "/api/health", "/readyz"),
+    *("/", "/docs", "/web/{path:path}", "/api/health", "/livez", "/readyz", "/metrics"),
     *("/openapi.json", "/asyncapi.json", "/schema.json", "/types.ts"),
 )
 

@@ -13,6 +13,7 @@ import anyio
 from gateway.brokers.live import LiveTurn
 from gateway.brokers.redis import BrokerTimes, RedisBroker, open_redis_broker
 from gateway.conversation import Reader
+from gateway.figures import Figures
 from gateway.nodes.link import Link, LinkTimes, open_link
 from protocol.cursor import BEGINNING, END, Cursor
 from protocol.errors import Refusal
@@ -123,7 +124,9 @@ class Tab:
     async def open(self, at: Cursor = BEGINNING) -> AsyncIterator["Tab"]:
         with self._node.broker.watch(self._session_id, self._rung.set) as channel:
             database = cast(Database, Asked(self.stored, self))
-            self.reader = Reader(Claim(self._session_id), at, channel=channel, database=database)
+            self.reader = Reader(
+                Claim(self._session_id), at, channel=channel, database=database, figures=Figures()
+            )
             reading = asyncio.create_task(self._read())
             try:
                 yield self

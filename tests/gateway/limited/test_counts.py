@@ -66,7 +66,7 @@ async def test_how_it_is_can_be_asked_though_no_seat_is_left_and_nothing_else(
 ) -> None:
     async with limited(max_connections=1) as gateway:
         async with gateway.tab() as tab:
-            for public in ("/api/health", "/readyz", "/", "/openapi.json"):
+            for public in ("/api/health", "/livez", "/readyz", "/metrics", "/", "/openapi.json"):
                 assert (await gateway.http.get(public)).status_code == 200
             at = f"/api/sessions/{tab.session_id}"
             for method, path in (

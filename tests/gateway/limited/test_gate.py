@@ -23,7 +23,7 @@ UPGRADE = (
     "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
 )
 EVIL = "https://evil.example"
-PROBES = ("/api/health", "/readyz")
+PROBES = ("/api/health", "/livez", "/readyz")
 ENDPOINTS = sorted(
     (method, route.path.replace("{session_id}", "any"))
     for route in ROUTES

@@ -1,0 +1,1 @@
+"""What a gateway tells whoever runs it: metrics, logs, traces."""
