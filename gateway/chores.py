@@ -67,4 +67,5 @@ async def sweep(database: Database, house: House, *, before: str) -> None:
             await house.turns.delete_unused(session_id, since=before)
         except Refusal as refusal:
             # Somebody uses it again, or another node was quicker; or storage is in trouble.
-            log.info("session %s is not deleted: %s", session_id, refusal)
+            fields = {"session": session_id, "code": refusal.code}
+            log.info("a session is not deleted: %s", refusal, extra=fields)

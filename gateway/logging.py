@@ -1,17 +1,15 @@
-"""What is logged, and how: one record is one line, whatever strangers wrote into it."""
+"""What is logged, and how often; how it is written is in `gateway.log_lines`."""
 
 import asyncio
 import logging
-import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Literal
 
-FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+from gateway.log_lines import FORMAT, JsonLine, OneLine, message_of
 
-MAX_LINE_CHARS = 8_192
-MAX_TRACEBACK_LINES = 200
-INDENT = "  "
+LogFormat = Literal["text", "json"]
 
 A_MINUTE_S = 60.0
 MAX_A_MINUTE = 10
@@ -31,30 +29,11 @@ _PROVOKED = (
     "refused a WebSocket",
 )
 
-_CONTROLS = re.compile(
-    "["
-    "\x00-\x1f\x7f-\x9f"  # C0, DEL and C1, with which terminals are steered
-    "\u2028\u2029"  # end a line for some who read logs
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # change the order in which a line is read
-    "\ud800-\udfff"  # cannot be encoded
-    "]"
-)
-_SECRET = "[secret]"  # noqa: S105
-_SECRETS = re.compile(
-    r"(?P<before>\bbearer[\s.]+)[^\s\"',;]+"
-    r"|(?P<name>\b(?:ticket|token|access_token|password|secret)=)[^\s\"'&;]+"
-    r"|(?P<user>://[^\s/?#:@]*:)[^\s/?#]+@"
-    r"|\bmidm_[a-z2-7]{8}_[\w-]+"
-    # Only from its beginning: a search from each of its letters would take the square of the time.
-    r"|(?<![\w-])eyJ[\w-]+\.[\w-]+\.[\w-]*",
-    re.IGNORECASE,
-)
 
-
-def set_up_logging(*, debug: bool) -> None:
+def set_up_logging(*, debug: bool, form: LogFormat = "text") -> None:
     """Log to standard error: our own lines, and what matters of other people's."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(OneLine(FORMAT))
+    handler.setFormatter(JsonLine() if form == "json" else OneLine(FORMAT))
     handler.addFilter(Seldom())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     for name in ("gateway", "storage", "llm", "protocol"):
@@ -63,75 +42,6 @@ def set_up_logging(*, debug: bool) -> None:
     for matters in (is_no_cancellation, is_no_mistake_of_a_client, without_queries):
         uvicorn.addFilter(matters)  # adding one again changes nothing
     logging.getLogger("asyncio").addFilter(is_no_mistake_of_a_client)
-
-
-# What a record looks like
-
-
-class OneLine(logging.Formatter):
-    """Formats a record as one line, and what was raised as lines that are indented.
-
-    Nobody can forge a line, change how others look, or have one of more than `MAX_LINE_CHARS`
-    characters; what looks like a credential is left out.
-    """
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Write a record out, without a line break at its end."""
-        record.message = message_of(record)
-        record.asctime = self.formatTime(record, self.datefmt)
-        # Not what `exc_text` keeps: whoever formatted this record before did not look at it.
-        details = [self.formatException(record.exc_info)] if record.exc_info else []
-        details += [record.stack_info] if record.stack_info else []
-        return "\n".join([_clean(self.formatMessage(record).rstrip("\r\n")), *_indented(details)])
-
-
-def message_of(record: logging.LogRecord) -> str:
-    """Say what a record says, even one whose arguments do not fit its message."""
-    try:
-        return record.getMessage()
-    except Exception:
-        return f"{record.msg!s}, which its arguments do not fit"
-
-
-def _indented(details: list[str]) -> Iterator[str]:
-    lines = [line for detail in details for line in without_secrets(detail).split("\n")]
-    half = MAX_TRACEBACK_LINES // 2
-    if len(lines) > MAX_TRACEBACK_LINES:
-        # How it began, and what it was in the end.
-        more = len(lines) - MAX_TRACEBACK_LINES
-        lines = [*lines[:half], f"… ({more} lines more)", *lines[-half:]]
-    return (_cut(f"{INDENT}{_escaped(line)}") for line in lines)
-
-
-def _clean(text: str) -> str:
-    return _cut(_escaped(without_secrets(text)))
-
-
-def without_secrets(text: str) -> str:
-    """Leave out what looks like a credential; nothing should have logged it in the first place."""
-    return _SECRETS.sub(_hide, text)
-
-
-def _hide(found: re.Match[str]) -> str:
-    at = "@" if found["user"] else ""
-    return f"{found['before'] or found['name'] or found['user'] or ''}{_SECRET}{at}"
-
-
-def _escaped(text: str) -> str:
-    # Not by a codec, which is a module to be loaded: there may be no file left to open for it.
-    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
-
-
-def _cut(line: str) -> str:
-    if len(line) <= MAX_LINE_CHARS:
-        return line
-    # It takes room of its own, as much as the largest number would.
-    kept = MAX_LINE_CHARS - len(_rest_of(len(line)))
-    return line[:kept] + _rest_of(len(line) - kept)
-
-
-def _rest_of(chars: int) -> str:
-    return f"… ({chars} characters more)"
 
 
 # Which records matter

@@ -11,8 +11,9 @@ import anyio
 from gateway.brokers.base import Broker, Publisher, Ring
 from gateway.brokers.live import LiveTurn
 from gateway.checkpoints import Checkpoints
-from gateway.errors import TurnTimeout, as_refusal
+from gateway.errors import TurnTimeout, as_refusal, code_of
 from gateway.figures import Figures
+from gateway.log_lines import of_turn
 from gateway.outcome import Outcome, start_event, turn_end
 from gateway.stopwatch import Stopwatch
 from llm.admission import Place
@@ -126,8 +127,10 @@ class Run:
         self._keeping: asyncio.Future[None] | None = None
         self._grown = False
 
-    def __str__(self) -> str:
-        return f"{self.turn.session_id} {self.turn.turn}.{self.turn.attempt}"
+    @property
+    def _fields(self) -> dict[str, object]:
+        """What its lines in the log belong to."""
+        return of_turn(self.turn, node=self._node)
 
     def stop(self, why: Stop) -> bool:
         """End the turn early; False if it is ending already, and too late to stop."""
@@ -176,7 +179,9 @@ class Run:
         except Exception as caught:  # whatever it is, the turn ends and says so
             error = caught
         if error is not None and self._stopped is None:
-            log.warning("turn %s failed: %s: %s", self, type(error).__name__, error)
+            code = code_of(type(error)) or ErrorCode.INTERNAL
+            fields = self._fields | {"code": code}
+            log.warning("a turn failed: %s: %s", type(error).__name__, error, extra=fields)
         self._judge(ending, error)
         # midm goes on generating for a while after its client has left.
         self._place.release(cool_down_s=self._limits.cool_down_s if self._left_at_work else 0.0)
@@ -311,7 +316,8 @@ class Run:
     def _lose(self) -> None:
         """Say no more: the session was deleted, or the next attempt runs elsewhere."""
         self._figures.turns["lost"] += 1
-        log.warning("turn %s is not this process's any more: nothing of it is stored", self)
+        said = "a turn is not this process's any more: nothing of it is stored"
+        log.warning(said, extra=self._fields)
         self._publisher.withdraw()
 
     async def _leaves_within(self, seconds: float) -> bool:
@@ -331,6 +337,6 @@ class Run:
             text = self._live.text() or self.turn.checkpoint
             await self._database.write(turns.leave(self.turn, text))
         except StorageError as error:
-            log.error("turn %s could not be kept: %s", self, error)
+            log.error("a turn could not be kept: %s", error, extra=self._fields)
         if self._node is not None:
             self._publisher.withdraw()

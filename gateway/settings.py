@@ -47,6 +47,7 @@ class Settings(AccessSettings, LimitSettings, BaseSettings):
 
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     debug: bool = False
+    log_format: Literal["text", "json"] = "text"
     metrics: Literal["off", "local", "all"] = "local"
     metrics_token: Annotated[str, Field(repr=False)] = ""
 

@@ -12,6 +12,7 @@ from gateway.ask import Ask
 from gateway.checkpoints import Checkpoints
 from gateway.errors import as_refusal
 from gateway.limits.allowance import Allowance
+from gateway.log_lines import of_turn
 from gateway.nodes.away import BrokerAway
 from gateway.outcome import Outcome
 from gateway.run import Opened, Ports, Run
@@ -162,7 +163,7 @@ class Turns:
                 taken += await answer
             except StorageError as error:
                 # A row that somebody holds is to keep nobody else back.
-                log.warning("turn %d of %s is not taken up: %s", turn.turn, turn.session_id, error)
+                log.warning("a turn is not taken up: %s", error, extra=of_turn(turn))
         return taken > 0 and len(found) == most
 
     def refuse_new(self) -> None:
@@ -336,7 +337,7 @@ class Turns:
     async def _go_on(self, opened: Opened, place: Place) -> None:
         """See a turn through that was taken up."""
         turn = opened.turn
-        log.info("turn %d of %s is taken up", turn.turn, turn.session_id)
+        log.info("a turn is taken up", extra=of_turn(turn, node=self._node))
         kept = self._kept(turn)
         if kept is not None:
             place.release()

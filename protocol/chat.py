@@ -43,7 +43,7 @@ OptionalRequestId = Annotated[
 class Model(BaseModel):
     """Fields that are not known are ignored: clients of the original send a few."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
 class GenerationFields(Model):

@@ -244,7 +244,9 @@ class RedisBroker:
             self._follow(mirror.session_id, view, Advice.FORGET)
         else:
             self.fenced += 1
-            log.info("%s %d.%d was taken over", mirror.session_id, *_attempt(mirror))
+            turn, attempt = _attempt(mirror)
+            fields = {"session": mirror.session_id, "turn": turn, "attempt": attempt}
+            log.info("a turn was taken over", extra=fields)
             _look(view)
             self._comparing.soon(mirror.session_id)
 

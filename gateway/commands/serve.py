@@ -18,7 +18,7 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Serve until told to stop; raises `BadSettings` and `CannotStart`."""
     settings = load_settings()
-    set_up_logging(debug=settings.debug)
+    set_up_logging(debug=settings.debug, form=settings.log_format)
     # All that has been imported stays. Looking through it for garbage, and for young garbage every
     # 700 objects, would take an eighth of a turn's CPU, and at its worst 50 ms of everybody's time.
     gc.collect()

@@ -99,7 +99,8 @@ class Keeper:
         self._strays = {stray: self._strays.get(stray, now) for stray in held.keys() - running}
         for (session_id, turn, attempt), since in self._strays.items():
             if now - since >= STRAY_S:
-                log.warning("turn %d of %s is this node's, but not run", turn, session_id)
+                fields = {"session": session_id, "turn": turn, "attempt": attempt}
+                log.warning("a turn is this node's, but not run", extra=fields)
                 await self._database.write(leases.let_go(session_id, turn, attempt=attempt))
 
     def _note_renewal(self) -> None:

@@ -14,19 +14,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.listening import PeerLimits
-from gateway.logging import (
-    A_MINUTE_S,
+from gateway.log_lines import (
     FORMAT,
-    MAX_A_MINUTE,
     MAX_LINE_CHARS,
     MAX_TRACEBACK_LINES,
     OneLine,
+    without_secrets,
+)
+from gateway.logging import (
+    A_MINUTE_S,
+    MAX_A_MINUTE,
     Seldom,
     is_no_cancellation,
     is_no_mistake_of_a_client,
     set_up_logging,
     without_queries,
-    without_secrets,
 )
 from tests.gateway.harness import on_sockets, settings_for
 from tests.gateway.peers import CLOSE, Peer, Served, serving, until

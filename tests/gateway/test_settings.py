@@ -24,6 +24,7 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "ALLOW_ANONYMOUS": ("true", True),
     "PORT": ("9000", 9000),
     "DEBUG": ("true", True),
+    "LOG_FORMAT": ("json", "json"),
     "METRICS": ("all", "all"),
     "METRICS_TOKEN": ("m" * 16, "m" * 16),
     "CORS_ORIGINS": (
