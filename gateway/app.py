@@ -34,6 +34,8 @@ from gateway.problems import on_client_gone, on_error, on_http_error
 from gateway.routes import ROUTES
 from gateway.run import Ports, TurnLimits
 from gateway.settings import BadSettings, Settings
+from gateway.status import VERSION
+from gateway.tracing.base import Tracing, Untraced
 from gateway.turns import Retries, Turns
 from llm.admission import Admission
 from llm.circuit import Circuit
@@ -91,6 +93,7 @@ async def open_house(settings: Settings, origins: Origins, hosts: Hosts) -> Asyn
         driver = await stack.enter_async_context(_driver(settings))
         around = await stack.enter_async_context(_surroundings(settings))
         authenticator, watches = await stack.enter_async_context(_authenticator(settings, around))
+        tracing = await stack.enter_async_context(_tracing(settings, around.node))
         circuit = Circuit()
         news = asyncio.Event()
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
@@ -102,6 +105,7 @@ async def open_house(settings: Settings, origins: Origins, hosts: Hosts) -> Asyn
                 circuit=circuit,
                 limits=_turn_limits(settings),
                 figures=figures,
+                tracing=tracing,
                 node=around.node,
                 look=news.set,
             ),
@@ -121,6 +125,7 @@ async def open_house(settings: Settings, origins: Origins, hosts: Hosts) -> Asyn
             turns=turns,
             probe=probe,
             figures=figures,
+            tracing=tracing,
             entrance=Entrance(
                 authenticator=authenticator,
                 origins=origins,
@@ -177,6 +182,25 @@ def _database(settings: Settings, figures: Figures) -> AbstractAsyncContextManag
     return open_database(
         where, connections=settings.database_connections, committed=figures.committed
     )
+
+
+@asynccontextmanager
+async def _tracing(settings: Settings, node: str | None) -> AsyncIterator[Tracing]:
+    if not settings.otel_exporter_otlp_endpoint:
+        yield Untraced()
+        return
+    # Only here: who does not trace needs none of its packages.
+    from gateway.tracing.otel import open_tracing
+
+    async with open_tracing(
+        settings.otel_exporter_otlp_endpoint,
+        service=settings.otel_service_name,
+        version=VERSION,
+        node=node,
+        model="simulated" if settings.simulated else "midm",
+        server=settings.llm_server_host,
+    ) as tracing:
+        yield tracing
 
 
 @asynccontextmanager

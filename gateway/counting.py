@@ -1,4 +1,4 @@
-"""Counts HTTP requests by the route that they found and the status they were answered with."""
+"""The outermost layer of HTTP: which trace a request is part of, what route and status it had."""
 
 from collections.abc import Sequence
 
@@ -28,24 +28,25 @@ class Counted:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        house: House = scope["app"].state.house
+        house.tracing.enter(scope["headers"])
         begun = False
 
         async def count(message: Message) -> None:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                self._count(scope, message["status"])
+                self._count(house, scope, message["status"])
             await send(message)
 
         try:
             await self._app(scope, receive, count)
         except Exception:
             if not begun:
-                self._count(scope, 500)
+                self._count(house, scope, 500)
             raise
 
-    def _count(self, scope: Scope, status: int) -> None:
-        house: House = scope["app"].state.house
+    def _count(self, house: House, scope: Scope, status: int) -> None:
         method = scope["method"] if scope["method"] in _METHODS else OTHER
         route = self._paths.get(scope["endpoint"], NOWHERE) if "endpoint" in scope else NOWHERE
         house.figures.requests[method, route, status] += 1

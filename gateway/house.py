@@ -10,6 +10,7 @@ from gateway.entrance import Entrance
 from gateway.figures import Figures
 from gateway.health import Probe
 from gateway.settings import Settings
+from gateway.tracing.base import Tracing
 from gateway.turns import Turns
 from llm.admission import Admission
 from protocol.server_frames import ServerFrame
@@ -42,6 +43,7 @@ class House:
     probe: Probe
     entrance: Entrance
     figures: Figures
+    tracing: Tracing
     connections: set[Listener] = field(default_factory=set)
 
 

@@ -27,6 +27,10 @@ _PROVOKED = (
     "Invalid HTTP request received.",
     "a connection was dropped",
     "refused a WebSocket",
+    # Of a collector of traces that is away.
+    "Failed to export",
+    "Transient error",
+    "Queue full",
 )
 
 

@@ -16,6 +16,7 @@ from gateway.figures import Figures
 from gateway.log_lines import of_turn
 from gateway.outcome import Outcome, start_event, turn_end
 from gateway.stopwatch import Stopwatch
+from gateway.tracing.base import Tracing
 from llm.admission import Place
 from llm.circuit import Circuit
 from llm.client import (
@@ -85,6 +86,7 @@ class Ports:
     circuit: Circuit
     limits: TurnLimits
     figures: Figures
+    tracing: Tracing
     node: str | None = None
     look: Ring = _alone
 
@@ -118,6 +120,7 @@ class Run:
         self._live = LiveTurn(start_event(opened.turn))
         self._figures = ports.figures
         self._watch = Stopwatch(ports.figures)
+        self._trace = ports.tracing.begin(opened.turn)
         self._limit: asyncio.Timeout | None = None
         self._stopped: Stop | None = None
         self._finishing = False
@@ -145,6 +148,12 @@ class Run:
 
     async def run(self) -> None:
         """See the turn through to its stored end; raises nothing but cancellation."""
+        try:
+            await self._run()
+        finally:
+            self._trace.end(None)
+
+    async def _run(self) -> None:
         self._begin()
         outcome = await self._reply()
         self._finishing = True
@@ -165,7 +174,10 @@ class Run:
         self._begin()
         if outcome.text:
             self._publisher.append(outcome.text, token_count=outcome.total_tokens)
-        await self._finish(outcome)
+        try:
+            await self._finish(outcome)
+        finally:
+            self._trace.end(None)
 
     def _begin(self) -> None:
         self._figures.attempts += 1
@@ -198,7 +210,8 @@ class Run:
         try:
             async with asyncio.timeout(None if self._stopped is None else 0) as self._limit:
                 if self._place.waits:
-                    await self._place.admitted(self._moved)
+                    with self._trace.stage("queue"):
+                        await self._place.admitted(self._moved)
                     self._publisher.place(position=0, eta_ms=None)
                 self._admit(self._limit)
                 return await self._call_model()
@@ -223,7 +236,8 @@ class Run:
 
         async def ask() -> Ending:
             try:
-                return await call(prompt, generation, self._say)
+                with self._trace.call():
+                    return await call(prompt, generation, self._say)
             except BaseException as error:
                 self._left_at_work = self._left_at_work or isinstance(error, _LEFT_AT_WORK)
                 if isinstance(error, UpstreamError):
@@ -244,6 +258,8 @@ class Run:
         self._watch.text()
         if not self._grown:  # since the last checkpoint
             self._grown = True
+            if not self._live.length:
+                self._trace.say()
             self._checkpoints.ask(self._keep)
         self._publisher.append(text, token_count=token_count)
 
@@ -280,16 +296,18 @@ class Run:
 
     async def _finish(self, outcome: Outcome) -> None:
         try:
-            try:
-                end = await self._store(outcome)
-            except StopAsked:
-                outcome = outcome.cancelled()
-                end = await self._store(outcome)
+            with self._trace.stage("store"):
+                try:
+                    end = await self._store(outcome)
+                except StopAsked:
+                    outcome = outcome.cancelled()
+                    end = await self._store(outcome)
         except StorageError:
             await self._leave_open()
             return
         if end is not None:
             self._watch.end()
+            self._trace.end(outcome)
             self._figures.turns[outcome.error.code if outcome.error else outcome.reason] += 1
             self._publisher.end(end.event)
         else:

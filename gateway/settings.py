@@ -28,7 +28,10 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 REDIS = ("redis://", "rediss://", "unix://")
 
 # A URL may hold a password; one that cannot be read may hold it anywhere.
-_SECRET = ("api_keys", "jwt_secret", "llm_server_url", "metrics_token")
+_SECRET = (
+    *("api_keys", "jwt_secret", "llm_server_url", "metrics_token"),
+    "otel_exporter_otlp_endpoint",
+)
 
 MIN_SESSION_HOURS = 24
 """The original's web client breaks when the session it remembers is gone."""
@@ -50,6 +53,8 @@ class Settings(AccessSettings, LimitSettings, BaseSettings):
     log_format: Literal["text", "json"] = "text"
     metrics: Literal["off", "local", "all"] = "local"
     metrics_token: Annotated[str, Field(repr=False)] = ""
+    otel_exporter_otlp_endpoint: Annotated[str, Field(repr=False)] = ""
+    otel_service_name: Annotated[str, Field(min_length=1, max_length=255)] = "midm-chat-gateway"
 
     database_url: str = "chatbot.db"
     database_connections: Annotated[int, Field(ge=2, le=1_000)] = 10
@@ -91,6 +96,20 @@ class Settings(AccessSettings, LimitSettings, BaseSettings):
                 says = "should be a URL such as http://127.0.0.1:8000, or empty"
                 raise ValueError(says) from None
         return value.rstrip("/")
+
+    @field_validator("otel_exporter_otlp_endpoint")
+    @classmethod
+    def _is_collector(cls, value: str) -> str:
+        if not value:
+            return value
+        try:
+            server_url(value)
+        except ValueError:
+            raise ValueError("should be a URL such as http://127.0.0.1:4318, or empty") from None
+        if any(find_spec(name) is None for name in ("opentelemetry", "requests")):
+            install = "pip install 'midm-chat-gateway[otel]'"
+            raise ValueError(f"needs more packages: {install}")
+        return value
 
     @field_validator("system_prompt")
     @classmethod
@@ -154,6 +173,11 @@ class Settings(AccessSettings, LimitSettings, BaseSettings):
     def simulated(self) -> bool:
         """Whether the built-in simulated model answers, for want of a real one."""
         return not self.llm_server_url
+
+    @property
+    def llm_server_host(self) -> str:
+        """Where the model server is, without port, path and password."""
+        return server_url(self.llm_server_url).host if self.llm_server_url else "127.0.0.1"
 
     @property
     def max_calls(self) -> int:

@@ -70,6 +70,7 @@ def short_cut(app: Starlette) -> ASGIApp:
 async def websocket_endpoint(socket: WebSocket) -> None:
     """Serve `GET /ws` until either side closes it."""
     house = house_of(socket)
+    house.tracing.enter(socket.scope["headers"])
     with suppress(WebSocketDisconnect):  # it may go away while it is being greeted
         admitted = await admit(socket, house)
         if admitted is not None:

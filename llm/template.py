@@ -27,10 +27,11 @@ class Template:
         # What httpx would send in chunks is at hand as well, so that its length is known.
         self._has_body = not _LENGTHS.isdisjoint(request.headers)
 
-    def message(self, body: bytes) -> bytes:
-        """Write the request with this body."""
+    def message(self, body: bytes, *, traceparent: str = "") -> bytes:
+        """Write the request with this body, as a part of a trace if it is one."""
         length = b"Content-Length: %d\r\n" % len(body) if self._has_body else b""
-        return b"%b%b\r\n%b" % (self._head, length, body)
+        trace = b"traceparent: %b\r\n" % traceparent.encode("ascii") if traceparent else b""
+        return b"%b%b%b\r\n%b" % (self._head, length, trace, body)
 
 
 def _head(request: httpx.Request) -> bytes:

@@ -12,6 +12,7 @@ import httptools
 import httpx
 
 from llm.template import Template
+from llm.trace import TRACEPARENT
 
 Hear = Callable[[bytes], bool]
 """Takes the next bytes of a body, at once and without waiting; tells whether it wants more."""
@@ -76,7 +77,7 @@ class DirectTransport(httpx.AsyncBaseTransport):
         )
         self._exchanges.add(exchange)
         await self._connect(exchange, template)
-        exchange.send(template.message(body))
+        exchange.send(template.message(body, traceparent=TRACEPARENT.get()))
         await exchange.head()
         return httpx.Response(
             exchange.status,

@@ -183,4 +183,23 @@ def test_a_gateway_that_is_alone_needs_no_driver_of_a_server() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", loaded], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert not {"asyncpg", "redis", "hiredis"} & set(ended.stdout.split())
+    needless = {"asyncpg", "redis", "hiredis", "opentelemetry", "requests"}
+    assert not needless & set(ended.stdout.split())
+
+
+def test_those_who_trace_alone_import_opentelemetry() -> None:
+    importers = {
+        name_of(path)
+        for path in MODULES
+        if any(name.split(".")[0] == "opentelemetry" for name in imported(path))
+    }
+    assert importers == {"gateway.tracing.otel"}
+
+
+def test_storage_and_the_driver_know_nothing_of_metrics() -> None:
+    importers = {
+        name_of(path)
+        for path in MODULES
+        if any(name.split(".")[0] == "prometheus_client" for name in imported(path))
+    }
+    assert importers == {"gateway.metrics"}

@@ -25,6 +25,8 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "PORT": ("9000", 9000),
     "DEBUG": ("true", True),
     "LOG_FORMAT": ("json", "json"),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ("http://collector:4318", "http://collector:4318"),
+    "OTEL_SERVICE_NAME": ("chat", "chat"),
     "METRICS": ("all", "all"),
     "METRICS_TOKEN": ("m" * 16, "m" * 16),
     "CORS_ORIGINS": (

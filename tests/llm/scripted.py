@@ -70,6 +70,8 @@ class Call:
         self.text = ""
         self.pieces = 0
         self.answered = anyio.Event()
+        self.headers: dict[str, str] = {}
+        """By their names in small letters."""
         self._stream = stream
         self._closes = closes
         self._started = False
@@ -235,6 +237,7 @@ class ScriptedModel:
         body = json.loads(await reader.receive_exactly(length)) if length else None
         closes = version == "HTTP/1.0" or headers.get("connection", "").lower() == "close"
         call = Call(stream, path=path, body=body, closes=closes)
+        call.headers = headers
         if path.endswith("/health"):
             await self._answer_health(call)
         elif self._reply is not None:
