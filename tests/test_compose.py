@@ -33,6 +33,7 @@ MANY: dict[str, Any] = {name: SERVICES[name] for name in ("gateway-1", "gateway-
 GATEWAYS = {"gateway": GATEWAY, **MANY}
 OURS = {**GATEWAYS, "model": SERVICES["model"]}
 OTHERS = ("postgres", "valkey", "nginx")
+MONITORING = ("prometheus", "grafana")
 DOCKERFILE: str = GATEWAY["build"]["dockerfile_inline"]
 
 _DEFAULT = re.compile(r"\$\{\w+:-([^}]*)\}")
@@ -91,7 +92,7 @@ def directive(name: str) -> list[str]:
 
 
 def test_everything_here_is_looked_at() -> None:
-    assert set(SERVICES) == {*OURS, *OTHERS}
+    assert set(SERVICES) == {*OURS, *OTHERS, *MONITORING}
 
 
 # The image
@@ -189,11 +190,13 @@ def test_the_model_is_the_simulator_where_the_gateways_look_for_it(
         assert "model" in service["depends_on"]
 
 
-def test_only_this_machine_reaches_anything_and_only_one_thing(settings: Settings) -> None:
+def test_only_this_machine_reaches_anything_and_of_each_kind_one_thing(settings: Settings) -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert published == {
         "gateway": [f"127.0.0.1:8080:{settings.port}"],
         "nginx": [f"127.0.0.1:8080:{directive('listen')[0]}"],
+        "prometheus": ["127.0.0.1:9090:9090"],
+        "grafana": ["127.0.0.1:3000:3000"],
     }
 
 
@@ -348,3 +351,73 @@ def test_nginx_takes_every_body_that_a_gateway_takes(settings: Settings) -> None
 def test_nginx_writes_nowhere_who_said_what() -> None:
     assert directive("access_log") == ["off"]
     assert directive("error_log") == ["stderr crit"]
+
+
+# Prometheus and Grafana
+
+
+def test_all_that_watches_is_in_a_profile_of_its_own_and_pinned() -> None:
+    for name in MONITORING:
+        assert SERVICES[name]["profiles"] == ["monitoring"]
+        assert re.search(r":v?\d+\.\d+\.\d+$", SERVICES[name]["image"])
+        assert SERVICES[name]["cap_drop"] == ["ALL"]
+        assert SERVICES[name]["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_what_they_read_is_here() -> None:
+    mounted = {
+        config["source"]: config["target"]
+        for name in MONITORING
+        for config in SERVICES[name]["configs"]
+    }
+    files = {
+        name: config["file"] for name, config in COMPOSE["configs"].items() if "file" in config
+    }
+    assert mounted.keys() == files.keys()
+    there = {path.relative_to(ROOT).as_posix() for path in (ROOT / "gateway/monitoring").iterdir()}
+    assert set(files.values()) == there
+    scraping = yaml.safe_load((ROOT / files["prometheus"]).read_text())
+    assert scraping["rule_files"] == [mounted["alerts"]]
+    assert f"--config.file={mounted['prometheus']}" in SERVICES["prometheus"]["command"]
+    [provider] = yaml.safe_load((ROOT / files["dashboards"]).read_text())["providers"]
+    assert Path(provider["options"]["path"]) == Path(mounted["dashboard"]).parent
+    home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert home == mounted["dashboard"]
+
+
+def test_prometheus_asks_every_gateway_and_grafana_asks_prometheus(settings: Settings) -> None:
+    directory = ROOT / "gateway/monitoring"
+    [job] = yaml.safe_load((directory / "prometheus.yml").read_text())["scrape_configs"]
+    [found] = job["dns_sd_configs"]
+    assert (found["names"], found["port"]) == (list(GATEWAYS), settings.port)
+    [source] = yaml.safe_load((directory / "datasource.yml").read_text())["datasources"]
+    [port] = SERVICES["prometheus"]["ports"]
+    assert source["url"] == f"http://prometheus:{port.rpartition(':')[2]}"
+
+
+@pytest.mark.parametrize("service", GATEWAYS.values(), ids=GATEWAYS)
+def test_a_gateway_lets_prometheus_ask_and_nginx_lets_nobody(
+    service: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(service, monkeypatch)
+    assert (settings.metrics, settings.metrics_token) == ("all", "")
+    assert "location = /metrics {\n" in compose_configuration()
+
+
+def test_what_is_kept_of_the_figures_is_bounded_and_lies_in_volumes() -> None:
+    command = SERVICES["prometheus"]["command"]
+    assert {argument.partition("=")[0] for argument in command} >= {
+        *("--storage.tsdb.retention.time", "--storage.tsdb.retention.size")
+    }
+    for name in MONITORING:
+        [volume] = SERVICES[name]["volumes"]
+        assert volume.partition(":")[0] in COMPOSE["volumes"]
+    assert (
+        f"--storage.tsdb.path={SERVICES['prometheus']['volumes'][0].partition(':')[2]}" in command
+    )
+
+
+def test_who_looks_changes_nothing() -> None:
+    environment = SERVICES["grafana"]["environment"]
+    assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert environment["GF_SECURITY_ADMIN_PASSWORD"].startswith("${GRAFANA_PASSWORD:-")
