@@ -190,6 +190,6 @@ async def _shut_down(provider: TracerProvider) -> None:
             loop.call_soon_threadsafe(over.set)
 
     # A daemon, and none of the loop's threads, which the process would wait for.
-    threading.Thread(target=shut_down, daemon=True).start()
+    threading.Thread(target=shut_down, name="OtelShutDown", daemon=True).start()
     with anyio.move_on_after(CLOSE_WITHIN_S, shield=True):
         await over.wait()

@@ -114,6 +114,7 @@ async def test_event_streams_are_connections_of_their_own(
         await stream.next("token")
         told = await scrape(served)
         assert told.by("connections", "kind") == {"sse": 1}
+        assert told.by("token_frames_total", "delivery") == {"live": 1}
         await call.complete()
         events = await stream.all()
     after = {"Last-Event-ID": "1.1.0"}

@@ -29,6 +29,16 @@ WORDS = "8f14e45f 말"
 NOWHERE = "http://127.0.0.1:9"
 
 
+@pytest.fixture(autouse=True)
+def threads_end() -> Iterator[None]:
+    """Wait for the threads that send: what they log belongs to no later test."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name.startswith("Otel"):
+            thread.join(WITHIN_S)
+            assert not thread.is_alive()
+
+
 @pytest.fixture
 def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     """What a gateway sends, kept here instead."""
@@ -306,6 +316,7 @@ async def test_a_collector_that_is_mute_is_not_waited_for(
     tmp_path: Path, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(otel, "CLOSE_WITHIN_S", 0.1)
+    monkeypatch.setattr(otel, "EXPORT_S", 0.5)
     async with mute() as url:
         settings = settings_for(tmp_path / "c.db", model.url, otel_exporter_otlp_endpoint=url)
         await one_turn(settings, model)
