@@ -29,6 +29,8 @@ SHELLS = {
     "gateway.documents",
     "gateway.guard",
     "gateway.problems",
+    "gateway.metrics",
+    "gateway.counting",
 }
 COMPOSERS = {"gateway.app", "gateway.routes", "gateway.server", "gateway.__main__"}
 CORE = {"gateway.turns", "gateway.run", "gateway.outcome", "gateway.conversation"}

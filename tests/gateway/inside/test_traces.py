@@ -11,7 +11,7 @@ import anyio
 import pytest
 from opentelemetry import trace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -320,6 +320,25 @@ async def test_a_collector_that_is_mute_is_not_waited_for(
     async with mute() as url:
         settings = settings_for(tmp_path / "c.db", model.url, otel_exporter_otlp_endpoint=url)
         await one_turn(settings, model)
+
+
+async def test_the_loop_goes_on_while_the_rest_is_sent_and_then_without_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(otel, "CLOSE_WITHIN_S", 0.05)
+    enough = threading.Event()
+
+    class Stuck(SpanProcessor):
+        sent = False
+
+        def shutdown(self) -> None:
+            self.sent = not enough.wait(WITHIN_S)
+
+    stuck = Stuck()
+    async with otel.tracing_to(stuck, {}, model="midm", server="127.0.0.1"):
+        pass
+    assert not stuck.sent
+    enough.set()
 
 
 async def test_a_collector_that_is_away_is_said_to_be_and_nobody_else_notices(
