@@ -34,7 +34,6 @@ from gateway.problems import on_client_gone, on_error, on_http_error
 from gateway.routes import ROUTES
 from gateway.run import Ports, TurnLimits
 from gateway.settings import BadSettings, Settings
-from gateway.status import VERSION
 from gateway.tracing.base import Tracing, Untraced
 from gateway.turns import Retries, Turns
 from llm.admission import Admission
@@ -44,6 +43,7 @@ from llm.midm import Midm
 from llm.prompt import ContextLimits
 from llm.queue import Queue
 from llm.simulator import SimulatorSettings, serve_simulator
+from protocol.about import VERSION
 from protocol.errors import Refusal
 from storage.database import Database, open_database
 from storage.migrations import migrate

@@ -30,8 +30,8 @@ from gateway.hosts import host_of
 from gateway.house import House, house_of
 from gateway.problems import forbidden
 from gateway.rest import is_from_here
-from gateway.status import VERSION
 from llm.client import UpstreamFailed, UpstreamStalled, UpstreamTimeout, UpstreamUnavailable
+from protocol.about import VERSION
 from protocol.errors import ErrorCode, Refusal
 from protocol.lifecycle import FIRST
 

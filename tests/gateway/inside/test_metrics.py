@@ -222,11 +222,11 @@ async def test_a_request_that_fails_unforeseen_counts_as_500(
     def fails(*_: object) -> None:
         raise RuntimeError("ours")
 
-    monkeypatch.setattr("gateway.status.openapi", fails)
+    monkeypatch.setattr("gateway.rest.begin_session", fails)
     with pytest.raises(RuntimeError):
-        await gateway.http.get("/openapi.json")
+        await gateway.http.post("/api/sessions")
     told = await scrape(gateway)
-    labels = {"method": "GET", "route": "/openapi.json", "status": "500"}
+    labels = {"method": "POST", "route": "/api/sessions", "status": "500"}
     assert told.value("http_requests_total", **labels) == 1
 
 

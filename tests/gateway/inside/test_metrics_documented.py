@@ -1,4 +1,4 @@
-"""The README's table of metrics is what a gateway tells."""
+"""The table of metrics in the README beside the dashboard is what a gateway tells."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.gateway.harness import Gateway
 from tests.gateway.inside.scrape import PREFIX, scrape
 
-README = Path(__file__).parents[3] / "README.md"
+README = Path(__file__).parents[3] / "gateway" / "monitoring" / "README.md"
 ROW = re.compile(r"^\| `(midm_gateway_\w+)` \| (\w+) \| ([^|]*) \| ([^|]+) \|$", re.MULTILINE)
 
 
