@@ -5,7 +5,13 @@ import logging
 from gateway.nodes.away import BrokerAway
 from llm.admission import QueueFull
 from llm.circuit import CircuitOpen
-from llm.client import UpstreamFailed, UpstreamStalled, UpstreamTimeout, UpstreamUnavailable
+from llm.client import (
+    ContextExceeded,
+    UpstreamFailed,
+    UpstreamStalled,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 from llm.prompt import ContextTooLong
 from protocol.errors import ErrorCode, Refusal
 from storage.operations import StorageError
@@ -22,6 +28,7 @@ CODES: dict[type[Exception], ErrorCode] = {
     UpstreamTimeout: ErrorCode.UPSTREAM_TIMEOUT,
     UpstreamStalled: ErrorCode.UPSTREAM_STALLED,
     UpstreamFailed: ErrorCode.UPSTREAM_ERROR,
+    ContextExceeded: ErrorCode.CONTEXT_TOO_LONG,
     TurnTimeout: ErrorCode.TURN_TIMEOUT,
     ContextTooLong: ErrorCode.CONTEXT_TOO_LONG,
     CircuitOpen: ErrorCode.UPSTREAM_UNAVAILABLE,

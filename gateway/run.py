@@ -24,11 +24,11 @@ from llm.client import (
     Ending,
     Generation,
     PromptMessage,
-    ReplyTooLong,
     UpstreamError,
     UpstreamStalled,
     UpstreamTimeout,
     UpstreamUnavailable,
+    left_at_work,
 )
 from llm.prompt import DEFAULT_SYSTEM_PROMPT, ContextLimits, build_prompt
 from llm.retry import Backoff, retried
@@ -46,9 +46,6 @@ log = logging.getLogger(__name__)
 
 Stop = Literal["cancelled", "deleted", "shutdown", "lost"]
 """Why a turn is to end early; `lost`: another node has made the next attempt of it."""
-
-_LEFT_AT_WORK = (UpstreamTimeout, UpstreamStalled, ReplyTooLong, asyncio.CancelledError)
-"""Ends of a call that leave the model server generating for nobody."""
 
 _UNWELL = (UpstreamUnavailable, UpstreamTimeout, UpstreamStalled)
 """Failures that say something of the model server rather than of what it was asked."""
@@ -239,7 +236,7 @@ class Run:
                 with self._trace.call():
                     return await call(prompt, generation, self._say)
             except BaseException as error:
-                self._left_at_work = self._left_at_work or isinstance(error, _LEFT_AT_WORK)
+                self._left_at_work = left_at_work(error)
                 if isinstance(error, UpstreamError):
                     self._figures.upstream_errors[type(error)] += 1
                 raise

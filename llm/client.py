@@ -1,5 +1,6 @@
 """What the gateway asks of any model server, and how such a call can fail."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -88,6 +89,10 @@ class UpstreamTimeout(UpstreamError):
     """No connection, or no first piece of the reply, in time."""
 
 
+class NoConnection(UpstreamTimeout):
+    """Not even a connection in time: nothing was sent, so another server may be asked."""
+
+
 class UpstreamStalled(UpstreamError):
     """The reply began and then fell silent for too long."""
 
@@ -96,8 +101,18 @@ class UpstreamFailed(UpstreamError):
     """The server answered, and the answer was an error or made no sense."""
 
 
+class ContextExceeded(UpstreamFailed):
+    """The server says that the prompt, or what it was to become, is more than its model takes."""
+
+
 class ReplyTooLong(UpstreamFailed):
     """The reply went on for longer than a reply may be; the server was left while it spoke."""
+
+
+def left_at_work(error: BaseException) -> bool:
+    """Whether a call that ended so may leave its server generating for nobody."""
+    given_up = (UpstreamTimeout, UpstreamStalled, ReplyTooLong, asyncio.CancelledError)
+    return isinstance(error, given_up) and not isinstance(error, NoConnection)
 
 
 class Driver(Protocol):

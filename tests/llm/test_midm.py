@@ -16,6 +16,7 @@ import httpx
 import pytest
 from anyio.abc import SocketStream
 
+from llm.call import Limit
 from llm.client import (
     Driver,
     Ending,
@@ -30,7 +31,7 @@ from llm.client import (
     UpstreamUnavailable,
     Usage,
 )
-from llm.midm import Midm, _Limit
+from llm.midm import Midm
 from tests.llm.scripted import HEALTH, USAGE, Call, ScriptedModel, event, listening
 
 QUESTION = (PromptMessage("user", "안녕하세요!"),)
@@ -717,7 +718,7 @@ def test_an_address_that_is_none(url: str) -> None:
 
 
 async def test_a_limit_that_has_been_reached_is_not_moved() -> None:
-    limit = _Limit(0.0, UpstreamTimeout)
+    limit = Limit(0.0, UpstreamTimeout)
 
     async def go_on() -> None:
         async with limit.timer:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.midm_chunks import Chunks
-from llm.midm_reply import Reply
+from llm.midm_reply import MidmReply
 
 WIRE = Path(__file__).parents[1] / "wire" / "midm"
 TRICKY = ['"', "\\", '", "accumulated": "', '", "token_count": 7}', '{"type": "chunk", ', "\u2028"]
@@ -110,7 +110,7 @@ def test_what_is_not_exactly_the_next_chunk_is_left_to_a_parser(event: bytes) ->
 
 def test_lines_that_are_one_event_together_are_no_chunk() -> None:
     said: list[str] = []
-    reply = Reply(lambda text, _: said.append(text), max_new_tokens=9, max_chars=99)
+    reply = MidmReply(lambda text, _: said.append(text), max_new_tokens=9, max_chars=99)
     line = chunk("a", "a", 1).removesuffix(b"\n\n")
     reply.hear(line + b"\ndata:\ndata: and more\n\n")
     assert (said, reply.ignored) == ([], 1)
