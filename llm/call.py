@@ -55,6 +55,12 @@ class Limit:
         """Before this time of the loop it need not be moved: it is a tenth too late at most."""
         self.final = False
 
+    def renewed(self) -> "Limit":
+        """Make the limit of another request that has what is left of this one's time."""
+        when = self.timer.when()
+        left = self.seconds if when is None else when - asyncio.get_running_loop().time()
+        return Limit(max(left, 0.0), self.error)
+
     def move(self, seconds: float, error: type[UpstreamError]) -> None:
         """Begin to count anew, unless it has been reached already, as is about to be said."""
         if self.timer.expired():

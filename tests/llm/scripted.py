@@ -63,8 +63,17 @@ class Call:
     Writing to a client that has gone away is no error: midm generates on, too.
     """
 
-    def __init__(self, stream: SocketStream, *, path: str, body: Any, closes: bool) -> None:
+    def __init__(
+        self,
+        stream: SocketStream,
+        *,
+        path: str,
+        body: Any,
+        closes: bool,
+        headers: dict[str, str] | None = None,
+    ) -> None:
         self.path = path
+        self.headers = headers or {}
         self.body = body
         self.messages: Messages = (body or {}).get("messages", [])
         self.text = ""
@@ -161,8 +170,10 @@ class Call:
             },
         )
         head += b"connection: close\r\n" if self._closes else b""
-        start = {"type": "start", "message": "Stream started"}
-        return head + b"transfer-encoding: chunked\r\n\r\n" + chunk(event(start, ascii_only=True))
+        return head + b"transfer-encoding: chunked\r\n\r\n" + chunk(self._first())
+
+    def _first(self) -> bytes:
+        return event({"type": "start", "message": "Stream started"}, ascii_only=True)
 
     async def _finish(self, *events: bytes) -> None:
         await self._write(self._open() + b"".join(map(chunk, events)) + chunk(b""))
@@ -189,6 +200,8 @@ class ScriptedModel:
     `connections` counts those it has accepted; `health` is the body of `/health`, or None for a
     server that is too busy to answer.
     """
+
+    makes: type[Call] = Call
 
     def __init__(self) -> None:
         self.url = ""
@@ -236,30 +249,30 @@ class ScriptedModel:
         length = int(headers.get("content-length", 0))
         body = json.loads(await reader.receive_exactly(length)) if length else None
         closes = version == "HTTP/1.0" or headers.get("connection", "").lower() == "close"
-        call = Call(stream, path=path, body=body, closes=closes)
-        call.headers = headers
-        if path.endswith("/health"):
+        call = self.makes(stream, path=path, body=body, closes=closes, headers=headers)
+        if call.path.endswith(("/health", "/v1/models")):
             await self._answer_health(call)
         elif self._reply is not None:
-            await _autoreply(call, self._reply(call.messages))
+            await self._autoreply(call, call.messages)
         else:
             await self._send.send(call)
             await call.answered.wait()
         return not closes
+
+    async def _autoreply(self, call: Call, messages: Messages) -> None:
+        assert self._reply is not None
+        pieces = self._reply(messages)
+        if call.path.endswith("/stream"):
+            await call.say(*pieces)
+            await call.complete()
+        else:
+            await call.answer("".join(pieces).strip())
 
     async def _answer_health(self, call: Call) -> None:
         if self.health is None:
             await call.closed()
         else:
             await call._whole(200, "application/json", self.health)
-
-
-async def _autoreply(call: Call, pieces: Sequence[str]) -> None:
-    if call.path.endswith("/stream"):
-        await call.say(*pieces)
-        await call.complete()
-    else:
-        await call.answer("".join(pieces).strip())
 
 
 def _head(code: int, fields: dict[str, Any]) -> bytes:

@@ -5,15 +5,11 @@ by hand for the recordings that are worth a sentence.
 """
 
 import json
-import random
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
-from anyio.abc import SocketStream
 
 from llm.client import (
     Ending,
@@ -25,7 +21,7 @@ from llm.client import (
     Usage,
 )
 from llm.midm import Midm
-from tests.llm.scripted import listening
+from tests.llm.replaying import Cut, cut_at_random, replaying, single_bytes, unchunked, whole
 
 WIRE = Path(__file__).parents[1] / "wire" / "midm"
 KINDS = ("stream_", "chat_", "slow_", "two_", "hang_", "token_gap_", "server_")
@@ -75,51 +71,19 @@ def expected_answer(answer: dict[str, Any]) -> Outcome:
     return text, Ending("length" if reason else "stop", 1 if text else 0, usage)
 
 
-def unchunked(body: bytes) -> bytes:
-    whole = b""
-    while body:
-        size, _, body = body.partition(b"\r\n")
-        whole, body = whole + body[: int(size, 16)], body[int(size, 16) + 2 :]
-    return whole
-
-
 # Replays
 
 
-def whole(data: bytes) -> Iterator[bytes]:
-    yield data
+async def replay(data: bytes, cut: Cut, ask: Any) -> Any:
+    async with replaying(data, cut) as url:
+        midm = Midm(url)
+        try:
+            return await ask(midm)
+        finally:
+            await midm.aclose()
 
 
-def single_bytes(data: bytes) -> Iterator[bytes]:
-    yield from (data[at : at + 1] for at in range(len(data)))
-
-
-def cut_at_random(data: bytes) -> Iterator[bytes]:
-    places = random.Random(len(data)).choices(range(len(data) + 1), k=len(data) // 50)
-    for start, end in zip([0, *sorted(places)], [*sorted(places), len(data)], strict=True):
-        yield data[start:end]
-
-
-async def replay(data: bytes, cut: Any, ask: Any) -> Any:
-    async def serve(stream: SocketStream) -> None:
-        async with stream:
-            await stream.receive()
-            try:
-                for piece in filter(None, cut(data)):
-                    await stream.send(piece)
-            except anyio.BrokenResourceError:
-                return  # the driver has heard enough
-
-    with anyio.fail_after(20):
-        async with listening(serve) as port:
-            midm = Midm(f"http://127.0.0.1:{port}")
-            try:
-                return await ask(midm)
-            finally:
-                await midm.aclose()
-
-
-async def outcome(name: str, cut: Any, *, max_new_tokens: int = MAX_NEW_TOKENS) -> Outcome:
+async def outcome(name: str, cut: Cut, *, max_new_tokens: int = MAX_NEW_TOKENS) -> Outcome:
     generation = Generation(max_new_tokens=max_new_tokens, temperature=0.7, do_sample=True)
     said: list[str] = []
     counts: list[int] = []
@@ -190,7 +154,7 @@ async def test_a_reply_cut_by_its_limit(name: str, pieces: int) -> None:
 
 @pytest.mark.parametrize("name", HEALTH_CHECKS)
 @pytest.mark.parametrize("cut", [whole, single_bytes, cut_at_random])
-async def test_a_recorded_health_check(name: str, cut: Any) -> None:
+async def test_a_recorded_health_check(name: str, cut: Cut) -> None:
     healthy = await replay(recorded(name), cut, lambda midm: midm.healthy())
     assert healthy is (name != "health_head")
 
