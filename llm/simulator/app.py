@@ -1,13 +1,7 @@
-"""midm's three calls as a Starlette app: it waits and sends, what and when is decided elsewhere."""
+"""midm's three calls as a Starlette app, and beside them those of an OpenAI-compatible engine."""
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from http import HTTPStatus
-from typing import Any, Protocol, assert_never
+from typing import Any
 
-import anyio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -15,11 +9,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Send
 
 from llm.simulator import wire
-from llm.simulator.faults import BadDirective, Faults, directed
-from llm.simulator.plan import Ending, Plan, plan_call
+from llm.simulator.engine import Engine
+from llm.simulator.faults import Faults
+from llm.simulator.plan import plan_call
 from llm.simulator.request import (
     ChatRequest,
     Refused,
@@ -29,36 +24,34 @@ from llm.simulator.request import (
     parse_chat_request,
 )
 from llm.simulator.settings import SimulatorSettings
-
-HANG_UP = "llm.simulator.hang_up"
-"""The ASGI extension by which `server` lends its connection: `{"close": callable}`."""
-
-
-class Clock(Protocol):
-    """What time it is, in seconds, and how to wait."""
-
-    def now(self) -> float: ...
-
-    async def sleep(self, seconds: float) -> None: ...
-
-
-class _WallClock:
-    now = staticmethod(time.monotonic)
-    sleep = staticmethod(asyncio.sleep)
+from llm.simulator.stage import (
+    Clock,
+    Stage,
+    WallClock,
+    WhileClientStays,
+    end_stream,
+    page,
+    phrase_of,
+    send_json,
+    send_whole,
+)
 
 
 def create_simulator(settings: SimulatorSettings, *, clock: Clock | None = None) -> Starlette:
-    """An ASGI app that answers as midm does.
+    """An ASGI app that answers as midm does, and under `/v1` as OpenAI-compatible engines do.
 
     A call whose client leaves is given up at once. Cutting connections needs the server of
     `llm.simulator.server`, everything else runs on any; it runs on asyncio.
     """
-    model = _Model(settings, clock or _WallClock())
+    stage = Stage(settings, clock or WallClock())
+    model, engine = _Model(stage), Engine(stage)
     return Starlette(
         routes=[
             Route("/chat", model.chat, methods=["POST"]),
             Route("/chat/stream", model.chat_stream, methods=["POST"]),
             Route("/health", model.health, methods=["GET"]),
+            Route("/v1/chat/completions", engine.completions, methods=["POST"]),
+            Route("/v1/models", engine.models, methods=["GET"]),
         ],
         # midm's own, which is why every reply says `vary: Origin`.
         middleware=[
@@ -78,38 +71,17 @@ def create_simulator(settings: SimulatorSettings, *, clock: Clock | None = None)
     )
 
 
-@dataclass(frozen=True)
-class _WhileClientStays:
-    """An ASGI response that is given up the moment its client leaves."""
-
-    answer: Callable[[Send], Awaitable[None]]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_cancel_when_gone, receive, tasks.cancel_scope)
-            await self.answer(send)
-            tasks.cancel_scope.cancel()
-
-
-async def _cancel_when_gone(receive: Receive, scope: anyio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
-
-
 class _Model:
-    def __init__(self, settings: SimulatorSettings, clock: Clock) -> None:
-        self._settings = settings
-        self._every_call = settings.every_call()
-        self._clock = clock
-        self._frozen_until = 0.0
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._settings = stage.settings
 
     async def health(self, request: Request) -> ASGIApp:
         async def answer(send: Send) -> None:
-            await self._wait(self._settings.slow_health_ms)
-            await _send_json(200, wire.json_body(wire.HEALTH), request, send)
+            await self._stage.wait(self._settings.slow_health_ms)
+            await send_json(200, wire.json_body(wire.HEALTH), request, send)
 
-        return _WhileClientStays(answer)
+        return WhileClientStays(answer)
 
     async def chat(self, request: Request) -> ASGIApp:
         chat, faults = await self._asked(request)
@@ -121,10 +93,11 @@ class _Model:
         plan = plan_call(chat, script=self._settings.script, faults=faults)
 
         async def answer(send: Send) -> None:
-            await self._wait(faults.delay_ms + plan.duration_ms())
-            await _send_whole(plan, plan.whole(chat.messages), request, send)
+            await self._stage.wait(faults.delay_ms + plan.duration_ms())
+            failed = wire.json_body({"detail": plan.faults.message})
+            await send_whole(plan, plan.whole(chat.messages), failed, request, send)
 
-        return _WhileClientStays(answer)
+        return WhileClientStays(answer)
 
     async def chat_stream(self, request: Request) -> ASGIApp:
         chat, faults = await self._asked(request)
@@ -133,105 +106,34 @@ class _Model:
         plan = plan_call(chat, script=self._settings.script, faults=faults)
 
         async def answer(send: Send) -> None:
-            await self._wait(faults.delay_ms)
-            await self._say(plan, send)
-            if plan.ending is Ending.STALL:
-                await anyio.sleep_forever()
-            if plan.ending is Ending.CUT:
-                await _hang_up(request)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self._stage.wait(faults.delay_ms)
+            first = [wire.START] if plan.starts else []
+            await self._stage.play(plan, first, plan.writes(), send)
+            await end_stream(plan, request, send)
 
-        return _WhileClientStays(answer)
+        return WhileClientStays(answer)
 
     async def _asked(self, request: Request) -> tuple[ChatRequest, Faults]:
         body = await request.body()
         chat = parse_chat_request(body, content_type=request.headers.get("content-type", ""))
-        return chat, _directed(chat, self._every_call)
-
-    async def _say(self, plan: Plan, send: Send) -> None:
-        headers = list(wire.STREAM_HEADERS)
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        if plan.starts:
-            await send({"type": "http.response.body", "body": wire.START, "more_body": True})
-        started = self._clock.now()
-        if plan.freezes:
-            self._frozen_until = started + self._settings.freeze_ms / 1000
-        for due_s, event in plan.writes():
-            await self._until(started + due_s)
-            await send({"type": "http.response.body", "body": event, "more_body": True})
+        return chat, self._stage.faults_of(chat)
 
     def _failing(self, status: int, faults: Faults, request: Request) -> ASGIApp:
         async def answer(send: Send) -> None:
-            await self._wait(faults.delay_ms)
+            await self._stage.wait(faults.delay_ms)
             response = _failure(status, faults.message)
             await response(request.scope, request.receive, send)
 
-        return _WhileClientStays(answer)
-
-    async def _wait(self, milliseconds: float) -> None:
-        await self._until(self._clock.now() + milliseconds / 1000)
-
-    async def _until(self, due: float) -> None:
-        # Against the schedule and not one interval after another: what a wait or a slow reader
-        # costs does not add up. It waits at all even when late, or one stream of thousands of
-        # pieces would keep all others from being served.
-        remaining = max(due, self._frozen_until) - self._clock.now()
-        await self._clock.sleep(max(remaining, 0.0))
-
-
-def _directed(chat: ChatRequest, base: Faults) -> Faults:
-    asked = [index for index, message in enumerate(chat.messages) if message.role == "user"]
-    if not asked:
-        return base
-    try:
-        return directed(chat.messages[asked[-1]].content, base)
-    except BadDirective as bad:
-        where: list[str | int] = ["body", "messages", asked[-1], "content"]
-        raise Refused(422, [error("value_error", where, f"#sim: {bad}", bad.given)]) from None
-
-
-async def _send_whole(plan: Plan, body: bytes, request: Request, send: Send) -> None:
-    match plan.ending:
-        case Ending.COMPLETE:
-            await _send_json(200, body, request, send)
-        case Ending.ERROR:
-            failed = wire.json_body({"detail": plan.faults.message})
-            await _send_json(500, failed, request, send)
-        case Ending.END:
-            await _send_json(200, body[: len(body) // 2], request, send)
-        case Ending.CUT:
-            response = Response(body, media_type="application/json")
-            start = {"type": "http.response.start", "status": 200, "headers": response.raw_headers}
-            await send(start)
-            half = body[: len(body) // 2]
-            await send({"type": "http.response.body", "body": half, "more_body": True})
-            await _hang_up(request)
-        case Ending.STALL:
-            await anyio.sleep_forever()
-        case _:
-            assert_never(plan.ending)
-
-
-async def _send_json(status: int, body: bytes, request: Request, send: Send) -> None:
-    response = Response(body, status, media_type="application/json")
-    await response(request.scope, request.receive, send)
-
-
-async def _hang_up(request: Request) -> None:
-    # uvicorn logs an app that returns in the middle of a response, so this never returns: closing
-    # the connection counts as the client's leaving, and that ends the call.
-    request.scope["extensions"][HANG_UP]["close"]()
-    await anyio.sleep_forever()
+        return WhileClientStays(answer)
 
 
 def _failure(status: int, message: str) -> Response:
-    phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "Unknown"
-    if status in (502, 503, 504):  # what stands in front of a model server answers in HTML
-        page = f"<html><head><title>{status} {phrase}</title></head><body>{message}</body></html>\n"
-        return Response(page, status, media_type="text/html")
-    detail: str | list[dict[str, Any]] = message or phrase
+    if status in (502, 503, 504):
+        return page(status, message)
+    said = message or phrase_of(status)
+    detail: str | list[dict[str, Any]] = said
     if status == 422:
-        detail = [error("simulated", ["body"], message or phrase, None)]
+        detail = [error("simulated", ["body"], said, None)]
     return Response(wire.json_body({"detail": detail}), status, media_type="application/json")
 
 

@@ -1,6 +1,6 @@
 """What one call is going to hear, decided before the first byte is sent."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from itertools import cycle, islice
@@ -44,20 +44,30 @@ class Plan:
 
     def whole(self, messages: Sequence[Message]) -> bytes:
         """The reply to these messages as `/chat` gives it: stripped, with a made-up usage."""
+        response = "".join(self.pieces).strip()
+        return wire.json_body({"response": response, "usage": self.usage(messages)})
+
+    def usage(self, messages: Sequence[Message]) -> dict[str, int]:
+        """Make up what the reply to these messages has cost."""
         prompt = sum(_TOKENS_PER_MESSAGE + len(pieces_of(each.content)) for each in messages)
         # A model that stops by itself has generated one token more: the end.
         completion = len(self.pieces) + self.by_itself
-        usage = {
+        return {
             "prompt_tokens": prompt,
             "completion_tokens": completion,
             "total_tokens": prompt + completion,
         }
-        return wire.json_body({"response": "".join(self.pieces).strip(), "usage": usage})
 
     def writes(self) -> Iterator[tuple[float, bytes]]:
-        """What a stream writes after its `start` event, and how many seconds after it."""
+        """What midm's stream writes after its `start` event, and how many seconds after it."""
+        return self.timed(wire.chunk_events(self.pieces), self._last_events())
+
+    def timed(
+        self, chunks: Iterable[bytes], last: Iterable[bytes]
+    ) -> Iterator[tuple[float, bytes]]:
+        """When each of these events is due, junk and cuts among them if they are asked for."""
         faults = self.faults
-        for index, event in enumerate(wire.chunk_events(self.pieces)):
+        for index, event in enumerate(chunks):
             due_s = (faults.first_token_ms + index * faults.interval_ms) / 1000
             if faults.junk:
                 yield due_s, wire.JUNK[index % len(wire.JUNK)]
@@ -66,7 +76,7 @@ class Plan:
                     yield due_s, part
             else:
                 yield due_s, event
-        for event in self._last_events():
+        for event in last:
             yield self.duration_ms() / 1000, event
 
     def _last_events(self) -> tuple[bytes, ...]:

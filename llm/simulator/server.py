@@ -14,8 +14,9 @@ from uvicorn.loops.auto import auto_loop_factory
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from llm.simulator.app import HANG_UP, create_simulator
+from llm.simulator.app import create_simulator
 from llm.simulator.settings import SimulatorSettings
+from llm.simulator.stage import HANG_UP
 
 _STOP_WITHIN_S = 0.5
 
