@@ -36,13 +36,11 @@ from gateway.run import Ports, TurnLimits
 from gateway.settings import BadSettings, Settings
 from gateway.tracing.base import Tracing, Untraced
 from gateway.turns import Retries, Turns
+from gateway.upstream import circuit_of, open_driver
 from llm.admission import Admission
-from llm.circuit import Circuit
-from llm.client import Driver, Generation, Patience
-from llm.midm import Midm
+from llm.client import Generation
 from llm.prompt import ContextLimits
 from llm.queue import Queue
-from llm.simulator import SimulatorSettings, serve_simulator
 from protocol.about import VERSION
 from protocol.errors import Refusal
 from storage.database import Database, open_database
@@ -90,11 +88,11 @@ async def open_house(settings: Settings, origins: Origins, hosts: Hosts) -> Asyn
         figures = Figures()
         database = await stack.enter_async_context(_database(settings, figures))
         await migrate(database)
-        driver = await stack.enter_async_context(_driver(settings))
+        driver = await stack.enter_async_context(open_driver(settings))
         around = await stack.enter_async_context(_surroundings(settings))
         authenticator, watches = await stack.enter_async_context(_authenticator(settings, around))
         tracing = await stack.enter_async_context(_tracing(settings, around.node))
-        circuit = Circuit()
+        circuit = circuit_of(driver)
         news = asyncio.Event()
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         turns = Turns(
@@ -197,27 +195,10 @@ async def _tracing(settings: Settings, node: str | None) -> AsyncIterator[Tracin
         service=settings.otel_service_name,
         version=VERSION,
         node=node,
-        model="simulated" if settings.simulated else "midm",
+        model=settings.model_name,
         server=settings.llm_server_host,
     ) as tracing:
         yield tracing
-
-
-@asynccontextmanager
-async def _driver(settings: Settings) -> AsyncIterator[Driver]:
-    async with AsyncExitStack() as stack:
-        url = settings.llm_server_url
-        if settings.simulated:
-            url = await stack.enter_async_context(serve_simulator(SimulatorSettings()))
-        patience = Patience(
-            connect_s=settings.llm_connect_timeout_s,
-            first_token_s=settings.llm_first_token_timeout_s,
-            silence_s=settings.llm_silence_timeout_s,
-            reply_s=settings.llm_reply_timeout_s,
-        )
-        driver = Midm(url, patience=patience)
-        stack.push_async_callback(driver.aclose)
-        yield driver
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from sqlalchemy import Executable, select, update
 from llm.admission import Admission
 from llm.circuit import Circuit
 from llm.client import Driver, UpstreamError
+from llm.servers import Servers
 from storage.database import Database
 from storage.migrations import FIRST
 from storage.operations import Operation, StorageError
@@ -38,6 +39,8 @@ class ModelHealth:
 
     available: bool
     busy: bool
+    servers: int
+    """How many servers are available, of as many as there are."""
 
 
 class Probe:
@@ -67,7 +70,12 @@ class Probe:
         """Tell what is known; waits a moment only while the first probe is under way."""
         with anyio.move_on_after(FIRST_ANSWER_WITHIN_S):
             await self._known.wait()
-        return self._health or ModelHealth(available=False, busy=False)
+        return self._health or ModelHealth(available=False, busy=False, servers=0)
+
+    @property
+    def servers(self) -> int:
+        """How many model servers there are."""
+        return len(self._driver) if isinstance(self._driver, Servers) else 1
 
     @property
     def available(self) -> bool:
@@ -99,11 +107,18 @@ class Probe:
             well = await self._driver.healthy()
             if well:
                 self._circuit.seen_well()
-            return ModelHealth(available=well, busy=False)
+            return self._found(available=well, busy=False)
         except UpstreamError as error:
             log.debug("no health from the model server: %s", error)
             busy = self._admission.calls > 0
-            return ModelHealth(available=busy, busy=busy)
+            return self._found(available=busy, busy=busy)
+
+    def _found(self, *, available: bool, busy: bool) -> ModelHealth:
+        servers = int(available)
+        if isinstance(self._driver, Servers):
+            # One that is mute while calls are under way is busy, not down.
+            servers = self._driver.available(mute_too=self._admission.calls > 0)
+        return ModelHealth(available=available, busy=busy, servers=servers)
 
 
 def _try(statement: Executable) -> Operation[None]:

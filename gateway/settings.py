@@ -16,20 +16,17 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gateway.access_settings import AccessSettings
 from gateway.limit_settings import LimitSettings
-from llm.call import server_url
+from gateway.model_settings import Count, ModelSettings, Seconds
 from llm.prompt import DEFAULT_SYSTEM_PROMPT
 from protocol.chat import MAX_NEW_TOKENS, MAX_TEMPERATURE
 from protocol.text import storable
 from storage.database import SERVER_SCHEMES as POSTGRESQL
 
-Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-
 REDIS = ("redis://", "rediss://", "unix://")
 
 # A URL may hold a password; one that cannot be read may hold it anywhere.
 _SECRET = (
-    *("api_keys", "jwt_secret", "llm_server_url", "metrics_token"),
+    *("api_keys", "jwt_secret", "llm_server_url", "llm_api_key", "metrics_token"),
     "otel_exporter_otlp_endpoint",
 )
 
@@ -41,7 +38,7 @@ class BadSettings(Exception):
     """A setting cannot be used; the text is one line that says which and why."""
 
 
-class Settings(AccessSettings, LimitSettings, BaseSettings):
+class Settings(AccessSettings, LimitSettings, ModelSettings, BaseSettings):
     """How a gateway is run."""
 
     model_config = SettingsConfigDict(
@@ -63,14 +60,6 @@ class Settings(AccessSettings, LimitSettings, BaseSettings):
     node_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,64}$")] = ""
     session_timeout_hours: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] = 0
 
-    llm_server_url: str = ""
-    llm_max_concurrency: Count | None = None
-    llm_max_waiting: Annotated[int, Field(ge=0, le=1_000_000)] = 1_000
-    llm_connect_timeout_s: Seconds = 5
-    llm_first_token_timeout_s: Seconds = 120
-    llm_silence_timeout_s: Seconds = 120
-    llm_reply_timeout_s: Seconds = 300
-    llm_cool_down_s: Annotated[float, Field(ge=0, le=3_600)] | None = None
     turn_timeout_s: Seconds = 600
 
     system_prompt: str = DEFAULT_SYSTEM_PROMPT
@@ -85,17 +74,6 @@ class Settings(AccessSettings, LimitSettings, BaseSettings):
     drain_seconds: Annotated[float, Field(ge=0, le=86_400)] = 20
 
     heartbeat_s: Seconds = 25
-
-    @field_validator("llm_server_url")
-    @classmethod
-    def _is_http(cls, value: str) -> str:
-        if value:
-            try:
-                server_url(value)
-            except ValueError:
-                says = "should be a URL such as http://127.0.0.1:8000, or empty"
-                raise ValueError(says) from None
-        return value.rstrip("/")
 
     @field_validator("otel_exporter_otlp_endpoint")
     @classmethod
@@ -168,28 +146,6 @@ class Settings(AccessSettings, LimitSettings, BaseSettings):
     def database_path(self) -> Path:
         """The SQLite file: from `sqlite:///relative.db`, `sqlite:////absolute.db` or a name."""
         return _file_of(self.database_url)
-
-    @property
-    def simulated(self) -> bool:
-        """Whether the built-in simulated model answers, for want of a real one."""
-        return not self.llm_server_url
-
-    @property
-    def llm_server_host(self) -> str:
-        """Where the model server is, without port, path and password."""
-        return server_url(self.llm_server_url).host if self.llm_server_url else "127.0.0.1"
-
-    @property
-    def max_calls(self) -> int:
-        """How many calls the model server gets at once: midm blocks on one, so that is all."""
-        return self.llm_max_concurrency or (64 if self.simulated else 1)
-
-    @property
-    def cool_down_s(self) -> float:
-        """How long a call that was given up still keeps the model busy; midm does not notice."""
-        if self.llm_cool_down_s is not None:
-            return self.llm_cool_down_s
-        return 0.0 if self.simulated else 5.0
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -61,6 +61,7 @@ async def health(request: Request) -> Response:
             database_connected=database_connected,
             broker_connected=broker_connected,
             llm_server_busy=model.busy,
+            llm_servers=rest.ModelServers(available=model.servers, total=house.probe.servers),
             simulated=house.settings.simulated,
             node=house.node,
             database="postgresql" if house.settings.shared else "sqlite",

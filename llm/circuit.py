@@ -16,7 +16,8 @@ class Circuit:
     """Counts failures in a row; open once there were `max_failures`.
 
     An open circuit lets one call through when it has rested for `rest_s`, or as soon as somebody
-    sees the server well again. That call decides: it closes the circuit or opens it anew.
+    sees the server well again. That call decides: it closes the circuit or opens it anew. Where
+    there are several servers it is not open as long as one `answers`, whatever has failed.
     """
 
     def __init__(
@@ -24,10 +25,12 @@ class Circuit:
         *,
         max_failures: int = 5,
         rest_s: float = 10.0,
+        answers: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_failures = max_failures
         self._rest_s = rest_s
+        self._answers = answers
         self._clock = clock
         self._failures = 0
         self._rests_until = 0.0
@@ -35,7 +38,7 @@ class Circuit:
     @property
     def open(self) -> bool:
         """Whether calls are refused, but for one now and then."""
-        return self._failures >= self._max_failures
+        return self._failures >= self._max_failures and not self._answers()
 
     def check(self) -> None:
         """Let a call through, or raise `CircuitOpen`."""

@@ -175,6 +175,13 @@ class Readiness(Model):
     missing: list[Literal["broker", "database", "draining"]] = Field(description="What it lacks.")
 
 
+class ModelServers(Model):
+    """How many model servers there are, and how many of them are available."""
+
+    available: int = Field(description="How many can be asked.")
+    total: int = Field(description="How many there are.")
+
+
 class Health(Model):
     """What works; `simulated` tells that no model server is configured.
 
@@ -187,6 +194,7 @@ class Health(Model):
     database_connected: bool = Field(description="Whether the database answers.")
     broker_connected: bool = Field(description="Whether other nodes can be heard.")
     llm_server_busy: bool = Field(description="Whether it is at work, and so may be silent.")
+    llm_servers: ModelServers = Field(description="How many there are, and can be asked.")
     simulated: bool = Field(description="Whether the answers are made up.")
     node: str | None = Field(description="The name of this gateway among many.")
     database: Literal["sqlite", "postgresql"] = Field(description="Where conversations are.")

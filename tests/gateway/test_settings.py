@@ -50,6 +50,10 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "NODE_NAME": ("north.1", "north.1"),
     "SESSION_TIMEOUT_HOURS": ("48", 48),
     "LLM_SERVER_URL": ("http://gpu:8000/", "http://gpu:8000"),
+    "LLM_API": ("openai", "openai"),
+    "LLM_MODEL": ("K-intelligence/Midm-2.0-Mini-Instruct", "K-intelligence/Midm-2.0-Mini-Instruct"),
+    "LLM_API_KEY": ("sk-secret", "sk-secret"),
+    "LLM_EXTRA_BODY": ("{ } ", "{ }"),
     "LLM_MAX_CONCURRENCY": ("3", 3),
     "LLM_MAX_WAITING": ("0", 0),
     "LLM_CONNECT_TIMEOUT_S": ("0.5", 0.5),
@@ -96,6 +100,8 @@ TOGETHER = [
     ("JWT_ISSUER", "JWT_AUDIENCE", "JWT_SECRET"),
     ("JWT_PUBLIC_KEY_FILE", "JWT_ISSUER", "JWT_AUDIENCE"),
     ("JWT_JWKS_URL", "JWT_ISSUER", "JWT_AUDIENCE"),
+    ("LLM_MODEL", "LLM_API"),
+    ("LLM_EXTRA_BODY", "LLM_API"),
 ]
 """One without the others is refused."""
 
@@ -168,6 +174,68 @@ def test_a_real_model_gets_one_call_at_a_time_and_cools_down(
     assert (told.max_calls, told.cool_down_s) == (2, 0)
 
 
+def test_an_openai_compatible_engine_gets_many_calls_and_does_not_cool_down() -> None:
+    settings = load_settings(llm_server_url="http://gpu:8000", llm_api="openai")
+    assert (settings.max_calls, settings.cool_down_s) == (32, 0)
+
+
+def test_several_servers_get_as_many_calls_each() -> None:
+    settings = load_settings(llm_server_url="http://a:1, http://b:1/v1/", llm_max_concurrency=3)
+    assert settings.llm_servers == ["http://a:1", "http://b:1/v1"]
+    assert (settings.calls_per_server, settings.max_calls) == (3, 6)
+
+
+@pytest.mark.parametrize(
+    ("urls", "says"),
+    [
+        ("http://a:1,http://a:1/", "1 and 2 are the same"),
+        ("http://u:hush@a,http://b,http://v:hush@A:80/v1", "1 and 3 are the same"),
+        ("http://u:hush@a,b:8000", "number 2 of 2 is not"),
+        ("http://u:hush@a,", "number 2 of 2 is not"),
+        ("ftp://u:hush@a", "such as http://"),
+        (",".join(f"http://a:{port}" for port in range(1, 66)), "at most 64"),
+    ],
+)
+def test_servers_that_cannot_be_are_told_by_their_place_alone(urls: str, says: str) -> None:
+    with pytest.raises(BadSettings) as refused:
+        load_settings(llm_server_url=urls)
+    assert str(refused.value).startswith("LLM_SERVER_URL: ")
+    assert says in str(refused.value)
+    assert "hush" not in str(refused.value)
+
+
+def test_a_key_of_a_model_server_is_shown_nowhere() -> None:
+    settings = load_settings(llm_server_url="http://a:1", llm_api_key=" sk-hush ")
+    assert settings.llm_api_key == "sk-hush"
+    assert "hush" not in repr(settings) + str(settings)
+    for key in ("sk hush", "sk-hush\r\nX: y", "sk-höush"):
+        with pytest.raises(BadSettings) as refused:
+            load_settings(llm_api_key=key)
+        assert str(refused.value).startswith("LLM_API_KEY: ")
+        assert "hush" not in str(refused.value)
+    with pytest.raises(BadSettings, match=r"LLM_API_KEY.*LLM_SERVER_URL") as refused:
+        load_settings(llm_api_key="sk-hush", llm_server_url="http://u:hush@a")
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("[1]", "JSON object"),
+        ("{", "JSON object"),
+        ('{"model": "x"}', "model"),
+        ('{"stream": false}', "stream"),
+        ('{"max_tokens": 1}', "max_tokens"),
+    ],
+)
+def test_what_is_sent_beside_a_prompt_is_an_object_of_other_fields(given: str, says: str) -> None:
+    settings = load_settings(llm_api="openai", llm_extra_body=' {"top_k": 20, "top_p": 0.75} ')
+    assert settings.extra_body == {"top_k": 20, "top_p": 0.75}
+    assert load_settings().extra_body == {}
+    with pytest.raises(BadSettings, match=f"^LLM_EXTRA_BODY: .*{says}"):
+        load_settings(llm_api="openai", llm_extra_body=given)
+
+
 @pytest.mark.parametrize(
     ("url", "path"),
     [
@@ -209,6 +277,11 @@ BAD = [
     ("SESSION_TIMEOUT_HOURS", "-1"),
     ("LLM_SERVER_URL", "gpu:8000"),
     ("LLM_SERVER_URL", "http://"),
+    ("LLM_API", "ollama"),
+    ("LLM_API_KEY", "a b"),
+    ("LLM_MODEL", "a b"),
+    ("LLM_MODEL", "midm"),
+    ("LLM_EXTRA_BODY", "{}"),
     ("LLM_MAX_CONCURRENCY", "0"),
     ("LLM_FIRST_TOKEN_TIMEOUT_S", "0"),
     ("TURN_TIMEOUT_S", "inf"),
