@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from gateway.access_settings import AccessSettings
 from gateway.limit_settings import LimitSettings
 from gateway.model_settings import Count, ModelSettings, Seconds
+from llm.call import server_url
 from llm.prompt import DEFAULT_SYSTEM_PROMPT
 from protocol.chat import MAX_NEW_TOKENS, MAX_TEMPERATURE
 from protocol.text import storable

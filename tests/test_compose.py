@@ -30,7 +30,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 GATEWAY: dict[str, Any] = SERVICES["gateway"]
 MANY: dict[str, Any] = {name: SERVICES[name] for name in ("gateway-1", "gateway-2", "gateway-3")}
-GATEWAYS = {"gateway": GATEWAY, **MANY}
+SIMULATED = {"gateway": GATEWAY, **MANY}
+ENGINES = ("vllm", "llamacpp")
+BEFORE_ENGINES: dict[str, Any] = {name: SERVICES[f"gateway-{name}"] for name in ENGINES}
+GATEWAYS = {**SIMULATED, **{f"gateway-{name}": each for name, each in BEFORE_ENGINES.items()}}
 OURS = {**GATEWAYS, "model": SERVICES["model"]}
 OTHERS = ("postgres", "valkey", "nginx")
 MONITORING = ("prometheus", "grafana")
@@ -92,7 +95,7 @@ def directive(name: str) -> list[str]:
 
 
 def test_everything_here_is_looked_at() -> None:
-    assert set(SERVICES) == {*OURS, *OTHERS, *MONITORING}
+    assert set(SERVICES) == {*OURS, *OTHERS, *MONITORING, *ENGINES}
 
 
 # The image
@@ -185,7 +188,7 @@ def test_the_model_is_the_simulator_where_the_gateways_look_for_it(
     assert main(arguments) == 0
     [(host, port)] = listened
     assert host == "0.0.0.0"
-    for service in GATEWAYS.values():
+    for service in SIMULATED.values():
         assert settings_of(service, monkeypatch).llm_server_url == f"http://model:{port}"
         assert "model" in service["depends_on"]
 
@@ -193,7 +196,10 @@ def test_the_model_is_the_simulator_where_the_gateways_look_for_it(
 def test_only_this_machine_reaches_anything_and_of_each_kind_one_thing(settings: Settings) -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert published == {
-        "gateway": [f"127.0.0.1:8080:{settings.port}"],
+        **{
+            name: [f"127.0.0.1:8080:{settings.port}"]
+            for name in ("gateway", "gateway-vllm", "gateway-llamacpp")
+        },
         "nginx": [f"127.0.0.1:8080:{directive('listen')[0]}"],
         "prometheus": ["127.0.0.1:9090:9090"],
         "grafana": ["127.0.0.1:3000:3000"],
@@ -225,6 +231,69 @@ def test_the_health_check_asks_what_the_gateway_serves(
     [(method, path)] = re.findall(r'request\("(\w+)", "([^"]+)"\)', program)
     scope = {"type": "http", "method": method, "path": path, "headers": []}
     assert any(route.matches(scope)[0] is Match.FULL for route in ROUTES)
+
+
+# Engines
+
+
+engines = pytest.mark.parametrize("name", ENGINES)
+
+
+@engines
+def test_an_engine_and_its_gateway_are_a_profile_of_their_own(name: str) -> None:
+    for service in (SERVICES[name], BEFORE_ENGINES[name]):
+        assert service["profiles"] == [name]
+    assert BEFORE_ENGINES[name]["depends_on"] == {name: {"condition": "service_healthy"}}
+    assert BEFORE_ENGINES[name]["volumes"] == GATEWAY["volumes"]
+
+
+@engines
+def test_a_gateway_looks_for_its_engine_where_that_listens(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(BEFORE_ENGINES[name], monkeypatch)
+    ports = {
+        "vllm": option(SERVICES["vllm"], "--port"),
+        "llamacpp": SERVICES["llamacpp"]["environment"]["LLAMA_ARG_PORT"],
+    }
+    port = ports[name]
+    assert settings.llm_servers == [f"http://{name}:{port}"]
+    assert settings.llm_api == "openai"
+    assert settings.extra_body == {"top_k": 20, "top_p": 0.75}
+    assert settings.database_path.is_relative_to("/data")
+    checked = " ".join(SERVICES[name]["healthcheck"]["test"])
+    assert f"http://127.0.0.1:{port}/health" in checked
+
+
+def test_vllm_serves_what_its_gateway_asks_for() -> None:
+    [model] = {each for each in SERVICES["vllm"]["command"] if "VLLM_MODEL:-" in each}
+    assert BEFORE_ENGINES["vllm"]["environment"]["LLM_MODEL"] == model
+    *_, program = SERVICES["vllm"]["healthcheck"]["test"]
+    compile(program, "healthcheck", "exec")
+    [device] = SERVICES["vllm"]["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+
+
+def test_llama_cpp_gets_as_many_calls_as_it_has_places() -> None:
+    places = SERVICES["llamacpp"]["environment"]["LLAMA_ARG_N_PARALLEL"]
+    assert BEFORE_ENGINES["llamacpp"]["environment"]["LLM_MAX_CONCURRENCY"] == places
+
+
+@engines
+def test_what_an_engine_downloads_is_kept(name: str) -> None:
+    [volume] = SERVICES[name]["volumes"]
+    kept, _, place = volume.partition(":")
+    assert kept in COMPOSE["volumes"]
+    assert SERVICES[name]["environment"]["HF_HOME"] == place
+
+
+def test_what_can_be_chosen_is_said_at_the_top() -> None:
+    [comment, _] = (ROOT / "compose.yaml").read_text().split("x-gateway:", 1)
+    chosen = set(
+        re.findall(r"\$\{((?:VLLM|LLAMACPP|HF)_\w+):-", str([SERVICES[n] for n in ENGINES]))
+    )
+    assert chosen
+    assert {name for name in chosen if name not in comment} == set()
 
 
 # Many gateways

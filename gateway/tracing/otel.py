@@ -44,7 +44,8 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 
 class OtelTracing:
-    """Implements `gateway.tracing.base.Tracing`; `server` is the model server's address."""
+    """Implements `gateway.tracing.base.Tracing`; `server` is the model server's address,
+    empty where there are several."""
 
     def __init__(self, tracer: Tracer, *, model: str, server: str) -> None:
         self._tracer = tracer
@@ -66,10 +67,11 @@ class OtelTracing:
             "gen_ai.provider.name": "midm",
             "gen_ai.request.model": self._model,
             "gen_ai.response.id": turn.reply_message_id,
-            "server.address": self._server,
             "midm.turn": turn.turn,
             "midm.attempt": turn.attempt,
         }
+        if self._server:
+            asked["server.address"] = self._server
         for name, said in (("max_tokens", "max_new_tokens"), ("temperature", "temperature")):
             if isinstance(value := turn.generation.get(said), int | float):
                 asked[f"gen_ai.request.{name}"] = value
