@@ -206,9 +206,7 @@ def _lobby(settings: Settings) -> Lobby:
 
 def _say_hello(settings: Settings, port: int) -> None:
     at = _address(settings.host, port)
-    url = settings.llm_server_url
-    model = without_password(url) if url else "SIMULATED (set LLM_SERVER_URL to use a real model)"
-    log.info("model: %s", model)
+    log.info("model: %s", _models(settings))
     if settings.shared:
         log.info("database: %s", without_password(settings.database_url))
         log.info("broker: %s", without_password(settings.broker_url))
@@ -222,6 +220,13 @@ def _say_hello(settings: Settings, port: int) -> None:
         log.info("try it: npx wscat -c ws://%s/ws  and type 안녕하세요", at)
     else:
         log.info('try it: npx wscat -c ws://%s/ws  and first {"type":"auth","token":"…"}', at)
+
+
+def _models(settings: Settings) -> str:
+    if settings.simulated:
+        return "SIMULATED (set LLM_SERVER_URL to use a real model)"
+    spoken = " by OpenAI's API" if settings.llm_api == "openai" else ""
+    return ", ".join(map(without_password, settings.llm_servers)) + spoken
 
 
 def _access(settings: Settings) -> str:

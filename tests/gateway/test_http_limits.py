@@ -23,7 +23,7 @@ async def health(peer: Peer) -> None:
     """Send a whole request and read the whole answer."""
     await peer.send(HEALTH)
     assert b" 200 " in await peer.until(b"\r\n\r\n")
-    await peer.until(b"}")
+    await peer.until(b'"}')
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ async def test_the_next_head_of_a_connection_has_the_same_limit(tmp_path: Path) 
         await health(peer)
         await peer.send(head_of(most).replace(b"close", b"alive"))
         assert b" 200 " in await peer.until(b"\r\n\r\n")
-        await peer.until(b"}")
+        await peer.until(b'"}')
         await peer.send(head_of(most + 1))
         assert b" 431 " in await peer.rest()
 

@@ -527,6 +527,10 @@ async def test_settings_that_are_refused_are_not_shown(
         {"DATABASE_URL": f"{postgres}:1/chat", "BROKER_URL": f"amqp://a:{password}@127.0.0.1"},
         {"LLM_SERVER_URL": f"ftp://user:{password}@127.0.0.1"},
         {"LLM_SERVER_URL": f"user:{password}@127.0.0.1:8000"},
+        {"LLM_SERVER_URL": f"http://user:{password}@127.0.0.1:1,user:{password}@127.0.0.1:2"},
+        {"LLM_SERVER_URL": f"http://user:{password}@127.0.0.1:1,http://127.0.0.1:1"},
+        {"LLM_API_KEY": f"{password} {password}"},
+        {"LLM_API_KEY": password, "LLM_SERVER_URL": f"http://user:{password}@127.0.0.1"},
     )
     monkeypatch.chdir(tmp_path)
     for settings in refused:

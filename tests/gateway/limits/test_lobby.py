@@ -62,7 +62,7 @@ def test_0_is_no_limit() -> None:
 async def is_served(peer: Peer) -> bool:
     await peer.request("GET", "/api/health")
     served = (await peer.until(b"\r\n")).startswith(b"HTTP/1.1 200 ")
-    await peer.until(b"}")
+    await peer.until(b'"}')
     return served
 
 
