@@ -21,6 +21,7 @@ from llm.client import (
     Driver,
     Ending,
     Generation,
+    NoConnection,
     Patience,
     PromptMessage,
     ReplyTooLong,
@@ -30,6 +31,7 @@ from llm.client import (
     UpstreamTimeout,
     UpstreamUnavailable,
     Usage,
+    left_at_work,
 )
 from llm.midm import Midm
 from tests.llm.scripted import HEALTH, USAGE, Call, ScriptedModel, event, listening
@@ -508,9 +510,10 @@ async def test_connecting_has_a_limit() -> None:
         listening(never_shake_hands) as port,
         driver(f"https://127.0.0.1:{port}", patience=Patience(connect_s=0.05)) as midm,
     ):
-        with pytest.raises(UpstreamTimeout) as caught:
+        with pytest.raises(NoConnection) as caught:
             await midm.stream(QUESTION, GENERATION, Asked().say)
         assert isinstance(caught.value.__cause__, httpx.ConnectTimeout)
+    assert not left_at_work(caught.value), "nothing was sent"
 
 
 @pytest.mark.parametrize("stage", ["before headers", "mid body"])
