@@ -103,7 +103,7 @@ class ModelSettings(BaseModel):
 
     @property
     def llm_server_host(self) -> str:
-        """Where the model server is, without port, path and password; empty if there are several."""
+        """Where the model server is, without port and path; empty if there are several."""
         hosts = {server_url(each).host for each in self.llm_servers} or {"127.0.0.1"}
         return hosts.pop() if len(hosts) == 1 else ""
 

@@ -44,8 +44,10 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 
 class OtelTracing:
-    """Implements `gateway.tracing.base.Tracing`; `server` is the model server's address,
-    empty where there are several."""
+    """Implements `gateway.tracing.base.Tracing`.
+
+    `server` is the model server's address, empty where there are several.
+    """
 
     def __init__(self, tracer: Tracer, *, model: str, server: str) -> None:
         self._tracer = tracer

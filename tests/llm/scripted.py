@@ -74,13 +74,12 @@ class Call:
     ) -> None:
         self.path = path
         self.headers = headers or {}
+        """By their names in small letters."""
         self.body = body
         self.messages: Messages = (body or {}).get("messages", [])
         self.text = ""
         self.pieces = 0
         self.answered = anyio.Event()
-        self.headers: dict[str, str] = {}
-        """By their names in small letters."""
         self._stream = stream
         self._closes = closes
         self._started = False

@@ -219,7 +219,7 @@ async def test_requests_are_counted_by_route_and_never_by_path(gateway: Gateway)
 async def test_a_request_that_fails_unforeseen_counts_as_500(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise RuntimeError("ours")
 
     monkeypatch.setattr("gateway.rest.begin_session", fails)
