@@ -3,8 +3,10 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from gateway.commands import copy, key, schema, serve, simulate
+from gateway.commands import chat, copy, key, schema, serve, simulate
+from gateway.commands.parsing import BadUsage, suggestion
 from gateway.server import CannotStart
 from gateway.settings import BadSettings
 from protocol.about import VERSION
@@ -13,7 +15,36 @@ FAILED = 1
 BAD_USAGE = 2
 INTERRUPTED = 130
 
-COMMANDS = (serve, simulate, copy, key, schema)
+COMMANDS = (serve, chat, simulate, copy, key, schema)
+
+DESCRIPTION = """\
+A real-time chat gateway for a language model. It keeps every conversation and
+streams replies over WebSocket, SSE and REST. Without a command it serves."""
+
+EPILOG = """\
+to begin with:
+  midm-gateway                  serve on http://127.0.0.1:8080; a simulated model
+                                answers, conversations go to chatbot.db here
+  midm-gateway chat             in another terminal: talk to it
+
+Settings come from the environment and from a file .env in the working directory;
+gateway/README.md lists them. `midm-gateway COMMAND --help` explains a command.
+
+exit codes: 0 done, 1 failed, 2 wrong usage or setting, 130 interrupted
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what may have been meant, where a command is misspelt."""
+
+    commands: Sequence[str] = ()
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and what is wrong, and exit."""
+        _, _, given = message.partition("invalid choice: '")
+        if given and (meant := suggestion(given.partition("'")[0], list(self.commands))):
+            message = f"{message}; {meant}"
+        super().error(message)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
-    except BadSettings as error:
+    except (BadSettings, BadUsage) as error:
         return _complain(error, BAD_USAGE)
     except CannotStart as error:
         return _complain(error, FAILED)
@@ -35,16 +66,18 @@ def _complain(error: Exception, code: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="midm-gateway",
-        description="A real-time chat gateway for a language model. Without a command it serves.",
-        epilog="Settings come from the environment and from .env; gateway/README.md lists them.",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
-    parser.set_defaults(command=serve.run)
+    parser.set_defaults(command=serve.run, host=None, port=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for command in COMMANDS:
         command.add_to(commands)
+    parser.commands = list(commands.choices)
     return parser
 
 

@@ -33,6 +33,8 @@ CLOSE_WITHIN_S = 5
 BACKLOG = 2_048
 KILLED = 137
 
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what no browser can open
+
 
 class CannotStart(Exception):
     """The gateway cannot run here; the text is one line that says why."""
@@ -216,10 +218,11 @@ def _say_hello(settings: Settings, port: int) -> None:
     if settings.allow_anonymous and not (settings.is_private or settings.allowed_hosts):
         log.warning("ALLOWED_HOSTS is not set: pages of any name may use this gateway")
     log.info("listening on http://%s", at)
-    if not settings.authenticates or settings.allow_anonymous:
-        log.info("try it: npx wscat -c ws://%s/ws  and type 안녕하세요", at)
-    else:
-        log.info('try it: npx wscat -c ws://%s/ws  and first {"type":"auth","token":"…"}', at)
+    here = f"http://{_address(_ANYWHERE.get(settings.host, settings.host), port)}"
+    key = "" if not settings.authenticates or settings.allow_anonymous else "MIDM_KEY=… "
+    log.info(
+        "try it: open %s  or, in another terminal: %smidm-gateway chat --url %s", here, key, here
+    )
 
 
 def _models(settings: Settings) -> str:

@@ -7,7 +7,7 @@ one; a test holds the two together.
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import unquote
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -22,6 +22,8 @@ from llm.prompt import DEFAULT_SYSTEM_PROMPT
 from protocol.chat import MAX_NEW_TOKENS, MAX_TEMPERATURE
 from protocol.text import storable
 from storage.database import SERVER_SCHEMES as POSTGRESQL
+
+Loaded = TypeVar("Loaded", bound=BaseSettings)
 
 REDIS = ("redis://", "rediss://", "unix://")
 
@@ -149,10 +151,41 @@ class Settings(AccessSettings, LimitSettings, ModelSettings, BaseSettings):
         return _file_of(self.database_url)
 
 
+class ClientSettings(BaseSettings):
+    """What a client of a gateway takes from the environment; see `gateway.talk`."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True
+    )
+
+    midm_url: str = ""
+    midm_key: Annotated[str, Field(repr=False)] = ""
+    port: int = 8080
+    no_color: str = ""
+    term: str = ""
+
+    @property
+    def url(self) -> str:
+        """Where the gateway is: as told, or on this machine at the port that it would listen on."""
+        return self.midm_url or f"http://127.0.0.1:{self.port or 8080}"
+
+
 def load_settings(**overrides: object) -> Settings:
-    """Read the settings; raise `BadSettings` with one line that names what is wrong."""
+    """Read the settings; raise `BadSettings` with one line that names what is wrong.
+
+    `overrides` go before what is in the environment; None says nothing.
+    """
+    return _load(Settings, {name: value for name, value in overrides.items() if value is not None})
+
+
+def load_client_settings() -> ClientSettings:
+    """Read what a client takes from the environment; raises `BadSettings`."""
+    return _load(ClientSettings, {})
+
+
+def _load(kind: type[Loaded], overrides: dict[str, object]) -> Loaded:
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]
+        return kind(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         raise BadSettings("; ".join(map(_sentence, error.errors()))) from None
     except UnicodeDecodeError:

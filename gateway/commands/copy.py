@@ -5,7 +5,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from gateway.commands.parsing import Commands
+from gateway.commands.parsing import Commands, described
 from gateway.server import CannotStart
 from gateway.settings import database_place
 from storage.copying import Copied, copy_sessions
@@ -17,13 +17,27 @@ SESSION_S = 3_600.0
 """How long it may take to copy one session, row for row over a network."""
 
 
+DESCRIPTION = """\
+Copy all conversations, from a file to a server for example. Stop the gateways that
+use either first. What is there already stays as it is. It counts as it goes."""
+
+EPILOG = """\
+example:
+  midm-gateway copy chatbot.db postgresql://midm:secret@127.0.0.1:5432/midm
+
+exit codes: 0 copied, 1 failed, 2 wrong usage, 130 stopped with Ctrl-C; done again,
+it goes on with what is missing
+"""
+
+
 def add_to(commands: Commands) -> None:
     """Add the command."""
-    command = commands.add_parser(
+    command = described(
+        commands,
         "copy",
-        help="copy all conversations into another database",
-        description="Copy all conversations, from a file to a server for example. Stop the"
-        " gateways that use either first. What is there already stays as it is.",
+        brief="copy all conversations into another database",
+        description=DESCRIPTION,
+        epilog=EPILOG,
     )
     command.set_defaults(command=run)
     command.add_argument("source", help="where they are, written as in DATABASE_URL")

@@ -5,18 +5,28 @@ import sys
 from pathlib import Path
 
 from gateway.auth.api_keys import ApiKey, append_line, check_name, new_key
-from gateway.commands.parsing import Commands
+from gateway.commands.parsing import Commands, described
 from gateway.server import CannotStart
+
+EPILOG = """\
+example:
+  midm-gateway key create alice --file keys.txt
+  API_KEYS_FILE=keys.txt midm-gateway
+
+exit codes: 0 made, 1 the file cannot be written, 2 wrong usage
+"""
 
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
     key = commands.add_parser("key", help="make API keys")
     kinds = key.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    create = kinds.add_parser(
+    create = described(
+        kinds,
         "create",
-        help="make a key, and show it once",
+        brief="make a key, and show it once",
         description="Make an API key and print it; the gateway keeps its digest alone.",
+        epilog=EPILOG,
     )
     create.set_defaults(command=run)
     create.add_argument("name", type=_key_name, metavar="NAME", help="whose it is")

@@ -3,15 +3,31 @@
 import argparse
 from contextlib import suppress
 
-from gateway.commands.parsing import Commands, port
+from gateway.commands.parsing import Commands, described, port
 from gateway.server import cannot_listen
 from llm.simulator import SimulatorSettings, run_simulator
 from llm.simulator.faults import MAX_MS
 
+EPILOG = """\
+example:
+  midm-gateway simulate --port 8000
+  LLM_SERVER_URL=http://127.0.0.1:8000 midm-gateway
+
+A message with #sim …# asks it for trouble; the README says which.
+
+exit codes: 0 stopped, 1 it cannot listen, 2 wrong usage
+"""
+
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
-    command = commands.add_parser("simulate", help="run the simulated model server alone")
+    command = described(
+        commands,
+        "simulate",
+        brief="run the simulated model server alone",
+        description="Speak the wire of midm's model server, and make the answers up.",
+        epilog=EPILOG,
+    )
     command.set_defaults(command=run)
     command.add_argument("--host", default="127.0.0.1", help="(default: %(default)s)")
     command.add_argument("--port", type=port, default=8000, help="(default: %(default)s)")

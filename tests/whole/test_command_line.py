@@ -41,7 +41,7 @@ async def test_it_serves_and_says_where_and_what_and_how_to_try_it(
     async with running(*command, directory=tmp_path, PORT="0") as program:
         url = await program.listens()
         said = "\n".join(program.err)
-        await program.said(rf"try it: .*{re.escape(url.replace('http', 'ws'))}/ws")
+        await program.said(rf"try it: open {re.escape(url)}  or, .*midm-gateway chat --url {url}$")
         health = _get(f"{url}/api/health").json()
         assert await program.stop() == 0
     assert re.search(r"model: SIMULATED .*LLM_SERVER_URL", said)
@@ -50,6 +50,32 @@ async def test_it_serves_and_says_where_and_what_and_how_to_try_it(
     assert health["simulated"] is True
     assert program.out == []
     assert program.complaints == []
+
+
+async def test_host_and_port_may_be_options_which_go_before_the_settings(tmp_path: Path) -> None:
+    serve = (*MODULE, "serve", "--host=127.0.0.1", "--port=0")
+    async with running(*serve, directory=tmp_path, HOST="no such host", PORT="1") as program:
+        assert (await program.listens()).startswith("http://127.0.0.1:")
+        assert await program.stop() == 0
+
+
+async def test_a_command_that_is_misspelt_is_guessed(tmp_path: Path) -> None:
+    async with running(*MODULE, "sreve", directory=tmp_path) as program:
+        assert await program.ended() == 2
+    assert program.err[-1].endswith("; did you mean 'serve'?")
+
+
+@pytest.mark.parametrize(
+    "command", [(), ("serve",), ("chat",), ("simulate",), ("copy",), ("key", "create")]
+)
+async def test_help_has_examples_and_fits_a_terminal(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    help_of = (*MODULE, *command, "--help")
+    async with running(*help_of, directory=tmp_path, COLUMNS="80") as program:
+        assert await program.ended() == 0
+    assert "exit codes" in "\n".join(program.out)
+    assert [line for line in program.out if len(line) > 84] == []
 
 
 async def test_a_real_model_is_named_and_not_called_simulated(tmp_path: Path) -> None:
