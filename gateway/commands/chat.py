@@ -20,16 +20,16 @@ MAX_KEY_BYTES = 16 * 1024
 NO_TERMINALS = ("dumb", "unknown")
 
 DESCRIPTION = """\
-Talk to a gateway. Without a message, type one after the other; with one, or with
-something in stdin, ask that alone."""
+Talk to a gateway. Without a message, type one after the other; with one, or
+with something in stdin, ask that alone."""
 
 EPILOG = """\
 examples:
-  midm-gateway chat                        type, and see replies as they are written
-  midm-gateway chat "안녕하세요"             ask once; the reply goes to stdout
-  git diff | midm-gateway chat             the whole of stdin is the message
-  midm-gateway chat --session ID "그리고?"   go on with a conversation
-  midm-gateway chat --json 안녕 | jq .type  what the gateway says, a frame a line
+  midm-gateway chat                       type, and see replies as they come
+  midm-gateway chat "안녕하세요"          ask once; the reply goes to stdout
+  git diff | midm-gateway chat            the whole of stdin is the message
+  midm-gateway chat --session ID "왜요?"  go on with a conversation
+  midm-gateway chat --json 안녕           what the gateway says, a frame a line
 
 A connection that breaks is made again, and the reply goes on where it stopped.
 Only replies go to stdout; everything else goes to stderr.

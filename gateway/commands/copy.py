@@ -18,15 +18,16 @@ SESSION_S = 3_600.0
 
 
 DESCRIPTION = """\
-Copy all conversations, from a file to a server for example. Stop the gateways that
-use either first. What is there already stays as it is. It counts as it goes."""
+Copy all conversations, from a file to a server for example. Stop the gateways
+that use either first. What is there already stays as it is. It counts as it
+goes."""
 
 EPILOG = """\
 example:
   midm-gateway copy chatbot.db postgresql://midm:secret@127.0.0.1:5432/midm
 
-exit codes: 0 copied, 1 failed, 2 wrong usage, 130 stopped with Ctrl-C; done again,
-it goes on with what is missing
+exit codes: 0 copied, 1 failed, 2 wrong usage, 130 stopped with Ctrl-C; done
+again, it goes on with what is missing
 """
 
 

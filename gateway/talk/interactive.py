@@ -41,7 +41,6 @@ class Talk:
         self._dialogue = Dialogue(session_id)
         self._line = Line(gateway, self._dialogue, self._show)
         self._screen = Screen(typed=self._typed, interrupted=self._interrupt, colour=colour)
-        self._notes: asyncio.Queue[str] = asyncio.Queue()
         self._stopping = False
         self._code = DONE
 
@@ -50,23 +49,21 @@ class Talk:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._screen.leave)
-        self._tell(HELLO)
+        self._screen.tell(HELLO)
         line = asyncio.create_task(self._line.run())
-        notes = asyncio.create_task(self._print_notes())
         line.add_done_callback(lambda _: self._screen.leave())
         try:
             await self._screen.run()
             if line.done():
                 line.result()
         except HungUp as error:
-            await self._screen.tell(f"midm-gateway: {error}")
+            self._screen.tell(f"midm-gateway: {error}")
             self._code = FAILED
         finally:
-            for task in (line, notes):
-                task.cancel()
-            await asyncio.wait((line, notes))
+            line.cancel()
+            await asyncio.wait((line,))
         if self._dialogue.session_id is not None:
-            await self._screen.tell(self._how_to_go_on())
+            self._screen.tell(self._how_to_go_on())
         return self._code
 
     # What somebody does
@@ -76,9 +73,9 @@ class Talk:
         if word in ("/quit", "/exit"):
             self._screen.leave()
         elif word == "/session":
-            self._tell(self._how_to_go_on())
+            self._screen.tell(self._how_to_go_on())
         elif word == "/help":
-            self._tell(LOCAL_HELP)
+            self._screen.tell(LOCAL_HELP)
         else:
             self._send(text)
 
@@ -88,7 +85,7 @@ class Talk:
             is_shorthand = text.startswith("/")
             frame = parse_client_frame(text) if is_shorthand else Chat(message=text)
         except (Refusal, ValueError) as error:
-            self._tell(error.message if isinstance(error, Refusal) else _too_long(text))
+            self._screen.tell(error.message if isinstance(error, Refusal) else _too_long(text))
             return
         fields: dict[str, Any] = frame.model_dump(exclude_none=True)
         match frame:
@@ -96,10 +93,10 @@ class Talk:
                 # It is shown where it belongs, above its reply, once that begins.
                 self._screen.note("sending" if self._dialogue.ready else "sent when connected")
                 if not self._dialogue.ask({**self._generation, **fields}):
-                    self._tell(f"{MAX_WAITING} messages wait already; this one was not sent")
+                    self._screen.tell(f"{MAX_WAITING} messages wait already; this one was not sent")
             case _ if fields["type"] == "cancel":
                 if not self._dialogue.cancel(fields.get("turn")):
-                    self._tell("there is no reply to stop")
+                    self._screen.tell("there is no reply to stop")
             case _:
                 self._dialogue.say(fields)
         self._line.ring()
@@ -120,33 +117,26 @@ class Talk:
         match shown:
             case Began(question):
                 self._screen.note("")
-                await self._screen.tell(question, quoted=True)
+                self._screen.tell(question, quoted=True)
             case Said(text):
                 self._screen.note("")
-                await self._screen.write(text)
+                self._screen.write(text)
             case Void():
-                await self._screen.end_line()
-                await self._screen.tell("the reply is written anew:")
+                self._screen.end_line()
+                self._screen.tell("the reply is written anew:")
             case Ended(note=note):
                 self._stopping = False
                 self._screen.note("")
-                await self._screen.end_line()
+                self._screen.end_line()
                 if note:
-                    await self._screen.tell(f"({note})")
+                    self._screen.tell(f"({note})")
             case Refused(text):
                 self._stopping = False
-                await self._screen.tell(text)
+                self._screen.tell(text)
             case Told(text):
-                await self._screen.tell(text)
+                self._screen.tell(text)
             case Waiting(text):
                 self._screen.note(text)
-
-    def _tell(self, text: str) -> None:
-        self._notes.put_nowait(text)
-
-    async def _print_notes(self) -> None:
-        while True:
-            await self._screen.tell(await self._notes.get())
 
     def _how_to_go_on(self) -> str:
         if self._dialogue.session_id is None:

@@ -8,7 +8,7 @@ neither ever garbles the other.
 import sys
 from collections.abc import Callable
 
-from prompt_toolkit.application import Application, run_in_terminal
+from prompt_toolkit.application import Application
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import InMemoryHistory
@@ -79,7 +79,7 @@ class Screen:
     async def run(self) -> None:
         """Let somebody type until it is left; what was said last stays on the terminal."""
         await self._app.run_async()
-        await self.end_line()
+        self.end_line()
 
     def leave(self) -> None:
         """Come to the end of `run`."""
@@ -95,7 +95,7 @@ class Screen:
         """Empty the line that is typed on."""
         self._area.text = ""
 
-    async def write(self, text: str) -> None:
+    def write(self, text: str) -> None:
         """Add to the reply."""
         if self._splits:
             self._growing = text and "…"  # it is not drawn: but its line has yet to end
@@ -109,37 +109,38 @@ class Screen:
             row, self._growing = _broken(self._growing, room)
             whole, line_end = f"{whole}{line_end}{row}", "\n"
         if line_end:
-            await self._print(whole)
+            self._print(whole)
         self._app.invalidate()
 
-    async def end_line(self) -> None:
+    def end_line(self) -> None:
         """End the last line of the reply."""
         line, self._growing = self._growing, ""
         if line and self._splits:
             _put("\n")
         elif line:
-            await self._print(line)
+            self._print(line)
 
-    async def tell(self, text: str, *, quoted: bool = False) -> None:
+    def tell(self, text: str, *, quoted: bool = False) -> None:
         """Print a note, or what somebody said, below what was said before."""
         lines = harmless(text).split("\n")
         marked = [f"{PROMPT if quoted else ''}{line}" for line in lines]
         body = "\n".join(marked)
-        await self._print(f"{DIM}{body}{RESET}" if self._colour else body)
+        self._print(f"{DIM}{body}{RESET}" if self._colour else body)
 
     def note(self, text: str) -> None:
         """Show below the line that is typed on what is waited for; nothing, if it is empty."""
         self._status = harmless(text)
         self._app.invalidate()
 
-    async def _print(self, text: str) -> None:
+    def _print(self, text: str) -> None:
+        # Not `run_in_terminal`: it gives the terminal back for that moment, and the keys that are
+        # pressed in it are echoed, or taken for signals.
         out = sys.stderr if self._splits else sys.stdout
-
-        def put() -> None:
-            out.write(f"{text}\n")
-            out.flush()
-
-        await run_in_terminal(put)
+        if self._app.is_running:
+            self._app.renderer.erase()
+        out.write(f"{text}\n".replace("\n", "\r\n"))
+        out.flush()
+        self._app.invalidate()
 
     def _accept(self, buffer: Buffer) -> bool:
         if buffer.text.strip():

@@ -68,7 +68,7 @@ def chat(url: str, *arguments: str, **more: Any) -> Iterator[Terminal]:
     with tempfile.TemporaryDirectory() as directory:
         command = (*MODULE, "chat", "--url", url, *arguments)
         with terminal(*command, directory=Path(directory), **more) as opened:
-            opened.shows("/help says")
+            opened.shows("/help says.*^>")
             yield opened
 
 
@@ -270,6 +270,8 @@ async def test_replies_go_to_a_file_and_all_else_to_the_terminal(
 
 async def test_no_color_is_honoured(server: Server) -> None:
     with chat(server.url, NO_COLOR="1") as screen:
+        screen.type(f"hello #sim pieces=1#{ENTER}")
+        screen.shows("simulated")
         leave(screen)
         colours = re.findall(rb"\x1b\[(?!0?m)[0-9;]+m", screen.raw)
     assert colours == []
