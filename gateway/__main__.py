@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from gateway.commands import chat, copy, key, schema, serve, simulate
+from gateway.commands import chat, check, copy, key, schema, serve, simulate
 from gateway.commands.parsing import BadUsage, suggestion
 from gateway.server import CannotStart
 from gateway.settings import BadSettings
@@ -15,7 +15,7 @@ FAILED = 1
 BAD_USAGE = 2
 INTERRUPTED = 130
 
-COMMANDS = (serve, chat, simulate, copy, key, schema)
+COMMANDS = (serve, chat, check, simulate, copy, key, schema)
 
 DESCRIPTION = """\
 A real-time chat gateway for a language model. It keeps every conversation and
@@ -23,12 +23,14 @@ streams replies over WebSocket, SSE and REST. Without a command it serves."""
 
 EPILOG = """\
 to begin with:
-  midm-gateway                  serve on http://127.0.0.1:8080; a simulated model
-                                answers, conversations go to chatbot.db here
-  midm-gateway chat             in another terminal: talk to it
+  midm-gateway          serve on http://127.0.0.1:8080; a simulated model answers,
+                        conversations go to chatbot.db here
+  midm-gateway chat     in another terminal: talk to it
+  midm-gateway check    see whether all that it needs is there
 
-Settings come from the environment and from a file .env in the working directory;
-gateway/README.md lists them. `midm-gateway COMMAND --help` explains a command.
+Settings come from the environment and from a file .env in the working
+directory; gateway/README.md lists them. `midm-gateway COMMAND --help` explains
+more.
 
 exit codes: 0 done, 1 failed, 2 wrong usage or setting, 130 interrupted
 """

@@ -18,8 +18,9 @@ examples:
   midm-gateway serve --port 9000
   LLM_SERVER_URL=http://127.0.0.1:8000 midm-gateway serve
 
-Settings come from the environment and from a file .env in the working directory;
-an option goes before both. The README lists all.
+Settings come from the environment and from a file .env in the working
+directory; an option goes before both. The README lists all; `midm-gateway check`
+looks at them.
 
 exit codes:
   0 stopped   1 it cannot run here   2 wrong usage or setting

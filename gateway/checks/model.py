@@ -1,0 +1,72 @@
+"""The model server: whether it is there, and whether it answers."""
+
+import asyncio
+
+# Where the gateway itself makes its driver: what is checked is what would be used.
+from gateway.app import _driver as open_driver
+from gateway.checks.finding import Finding, ok, warning, wrong
+from gateway.server import without_password
+from gateway.settings import Settings
+from llm.client import Driver, Generation, PromptMessage, UpstreamError, UpstreamTimeout
+
+ABOUT = "model server"
+ANSWER = "model answer"
+ANSWER_S = 60.0
+
+_START = "start it, or correct LLM_SERVER_URL"
+
+
+async def check_model(settings: Settings) -> list[Finding]:
+    """Ask the model server how it is, as the gateway would."""
+    if settings.simulated:
+        return [
+            warning(
+                ABOUT,
+                "SIMULATED: answers are made up",
+                "set LLM_SERVER_URL to the address of a model server",
+            )
+        ]
+    where = without_password(settings.llm_server_url)
+    async with open_driver(settings) as driver:
+        return [await _health(driver, where)]
+
+
+async def check_answer(settings: Settings) -> list[Finding]:
+    """Have one token generated, and say how long that took."""
+    async with open_driver(settings) as driver:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        said: list[str] = []
+        question = [PromptMessage("user", "안녕")]
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await driver.stream(
+                    question,
+                    Generation(max_new_tokens=1, temperature=1.0, do_sample=False),
+                    lambda piece, _: said.append(piece),
+                )
+        except TimeoutError:
+            return [wrong(ANSWER, f"none within {ANSWER_S:.0f} s", "see what keeps the model busy")]
+        except UpstreamError as error:
+            return [wrong(ANSWER, str(error), "look at the model server's own log")]
+        return [ok(ANSWER, f"one token after {(loop.time() - began) * 1000:.0f} ms")]
+
+
+async def _health(driver: Driver, where: str) -> Finding:
+    try:
+        well = await driver.healthy()
+    except UpstreamTimeout:
+        return warning(
+            ABOUT,
+            f"{where} is mute: it generates just now, or it hangs",
+            "try again; if it stays so, restart it",
+        )
+    except UpstreamError as error:
+        return wrong(ABOUT, f"{where} cannot be reached: {error}", _START)
+    if not well:
+        return wrong(
+            ABOUT,
+            f"{where} answers, but not as a model server whose model is loaded",
+            "wait until it has loaded its model, or correct LLM_SERVER_URL",
+        )
+    return ok(ABOUT, f"{where} is ready")
