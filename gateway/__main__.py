@@ -23,8 +23,8 @@ streams replies over WebSocket, SSE and REST. Without a command it serves."""
 
 EPILOG = """\
 to begin with:
-  midm-gateway          serve on http://127.0.0.1:8080; a simulated model answers,
-                        conversations go to chatbot.db here
+  midm-gateway          serve on http://127.0.0.1:8080; a simulated model
+                        answers, and conversations go to chatbot.db here
   midm-gateway chat     in another terminal: talk to it
   midm-gateway check    see whether all that it needs is there
 

@@ -19,8 +19,8 @@ examples:
   LLM_SERVER_URL=http://127.0.0.1:8000 midm-gateway serve
 
 Settings come from the environment and from a file .env in the working
-directory; an option goes before both. The README lists all; `midm-gateway check`
-looks at them.
+directory; an option goes before both. The README lists all of them, and
+`midm-gateway check` looks at what they say.
 
 exit codes:
   0 stopped   1 it cannot run here   2 wrong usage or setting

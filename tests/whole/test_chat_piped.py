@@ -12,25 +12,29 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.whole.processes import MODULE, Program, gateway, running
+from tests.whole.processes import MODULE, gateway, running
 from tests.whole.proxy import Scissors, forwarding
 
 CHAT = (*MODULE, "chat")
+
+
+async def started(directory: Path, *arguments: str, **settings: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *CHAT,
+        *arguments,
+        cwd=directory,
+        env={"PATH": os.environ["PATH"], "PYTHONWARNINGS": "error", **settings},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
 
 
 async def chat(
     directory: Path, *arguments: str, stdin: bytes | None = None, **settings: str
 ) -> tuple[int, str, str]:
     """Run it to its end; return its exit code, and all of stdout and stderr."""
-    process = await asyncio.create_subprocess_exec(
-        *CHAT,
-        *arguments,
-        cwd=directory,
-        env={"PATH": os.environ["PATH"], "PYTHONWARNINGS": "error", **settings},
-        stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    process = await started(directory, *arguments, **settings)
     out, err = await asyncio.wait_for(process.communicate(stdin), 30)
     assert process.returncode is not None
     assert b"Traceback" not in err, err.decode()
@@ -239,26 +243,14 @@ async def test_a_gateway_that_is_restarted_under_a_reply_is_no_fault_of_its_read
     question = "안녕 #sim pieces=120 interval_ms=20#"
     async with gateway(tmp_path, DRAIN_SECONDS="0") as first:
         there = first.url.rpartition(":")[2]
-        ask = (*CHAT, "--url", first.url, "--json", question)
-        plain = asyncio.create_task(_printed(tmp_path, first, question))
-        async with running(*ask, directory=tmp_path) as program:
-            await program.said('"token"')
-            await _has_begun(first)
-            assert await first.stop() == 0
-            async with gateway(tmp_path, PORT=there) as second:
-                assert await program.ended() == 0
-                code, out, err = await plain
-                _, reply = await stored(second.url, session_of(err))
-    assert code == 0
-    assert out == reply["content"] + "\n"
+        process = await started(tmp_path, "--url", first.url, question)
+        assert process.stdout is not None
+        begun = await process.stdout.readexactly(60)
+        assert await first.stop() == 0
+        async with gateway(tmp_path, PORT=there) as second:
+            rest, err = await asyncio.wait_for(process.communicate(), 30)
+            _, reply = await stored(second.url, session_of(err.decode()))
+    assert process.returncode == 0
+    assert "the reply is begun again" in err.decode()
+    assert (begun + rest).decode() == reply["content"] + "\n"
     assert reply["finish_reason"] == "stop"
-
-
-async def _printed(directory: Path, server: Program, question: str) -> tuple[int, str, str]:
-    return await chat(directory, "--url", server.url, question)
-
-
-async def _has_begun(server: Program) -> None:
-    async with httpx.AsyncClient(trust_env=False) as client:
-        while (await client.get(f"{server.url}/api/health")).json()["running_turns"] < 2:
-            pass

@@ -93,6 +93,11 @@ def leave(screen: Terminal) -> str:
     return found[1]
 
 
+def typed_lines(screen: Terminal) -> list[str]:
+    """The lines that begin as what is typed does: what was sent, and no leftover of a drawing."""
+    return [line for line in screen.text.split("\n") if line.startswith(">")]
+
+
 def flat(text: str) -> str:
     """Text without where lines are broken: a terminal breaks them anywhere."""
     return re.sub(r"\s+", "", text)
@@ -108,6 +113,7 @@ async def test_korean_is_typed_corrected_and_answered(server: Server) -> None:
     question, reply = await stored(server.url, session)
     assert question["content"] == "안녕하세요"
     assert flat(reply["content"]) in flat(screen.text)
+    assert typed_lines(screen) == ["> 안녕하세요"]
 
 
 async def test_what_is_typed_while_a_reply_is_written_stays_whole(server: Server) -> None:
@@ -126,6 +132,7 @@ async def test_what_is_typed_while_a_reply_is_written_stays_whole(server: Server
     _, reply = await stored(server.url, session)
     assert reply["finish_reason"] == "cancelled"
     assert flat(reply["content"]) in flat(screen.text)
+    assert typed_lines(screen) == [f"> 안녕 {ENDLESS}"]
 
 
 async def test_ctrl_c_stops_the_reply_and_once_more_leaves(server: Server) -> None:
