@@ -6,6 +6,7 @@ import httpx
 
 from gateway.auth.api_keys import KeyRing, parse_keys
 from gateway.checks.finding import Finding, ok, wrong
+from gateway.server import without_password
 from gateway.settings import Settings
 
 ABOUT = "API keys"
@@ -57,22 +58,28 @@ def _own_keys(settings: Settings) -> list[Finding]:
 
 
 async def _published(url: str) -> Finding:
-    from gateway.auth.jwks import read_keys
+    from gateway.auth.jwks import MAX_BODY_BYTES, read_keys
 
+    where = without_password(url)
     do = "correct JWT_JWKS_URL; until it works no token opens the gateway"
     try:
         async with (
             asyncio.timeout(FETCH_S),
             httpx.AsyncClient(trust_env=False, follow_redirects=False) as client,
+            client.stream("GET", url) as answer,
         ):
-            answer = await client.get(url)
-        if answer.status_code != httpx.codes.OK:
-            return wrong(TOKENS, f"{url} answers with status {answer.status_code}", do)
-        keys = read_keys(answer.content)
+            if answer.status_code != httpx.codes.OK:
+                return wrong(TOKENS, f"{where} answers with status {answer.status_code}", do)
+            body = bytearray()
+            async for piece in answer.aiter_bytes():
+                body += piece
+                if len(body) > MAX_BODY_BYTES:
+                    return wrong(TOKENS, f"{where} sends more than {MAX_BODY_BYTES} bytes", do)
+        keys = read_keys(bytes(body))
     except TimeoutError:
-        return wrong(TOKENS, f"{url} does not answer within {FETCH_S:.0f} s", do)
+        return wrong(TOKENS, f"{where} does not answer within {FETCH_S:.0f} s", do)
     except (httpx.HTTPError, ValueError) as error:
-        return wrong(TOKENS, f"{url}: {error or type(error).__name__}", do)
+        return wrong(TOKENS, f"{where}: {error or type(error).__name__}", do)
     if not keys:
-        return wrong(TOKENS, f"{url} has no key for RS256 or ES256", do)
-    return ok(TOKENS, f"{url} publishes {len(keys)} keys that can be used")
+        return wrong(TOKENS, f"{where} has no key for RS256 or ES256", do)
+    return ok(TOKENS, f"{where} publishes {len(keys)} keys that can be used")

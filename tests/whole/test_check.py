@@ -314,6 +314,7 @@ async def test_keys_are_read_and_published_ones_fetched(tmp_path: Path) -> None:
         (http(b"{}"), "it is no set of keys"),
         (http(b'{"keys": []}'), "has no key"),
         (http(b"", "404 Not Found"), "status 404"),
+        (http(b"[" * 300_000), "sends more than 262144 bytes"),
     ):
         async with answering(answer) as url:
             found = only(await check_access(settings(jwt_jwks_url=url, **tokens)), "tokens")
