@@ -2,11 +2,10 @@
 
 import asyncio
 
-# Where the gateway itself makes its driver: what is checked is what would be used.
-from gateway.app import _driver as open_driver
 from gateway.checks.finding import Finding, ok, warning, wrong
 from gateway.server import without_password
 from gateway.settings import Settings
+from gateway.upstream import open_driver
 from llm.client import Driver, Generation, PromptMessage, UpstreamError, UpstreamTimeout
 
 ABOUT = "model server"
@@ -17,7 +16,7 @@ _START = "start it, or correct LLM_SERVER_URL"
 
 
 async def check_model(settings: Settings) -> list[Finding]:
-    """Ask the model server how it is, as the gateway would."""
+    """Ask each model server how it is, as the gateway would."""
     if settings.simulated:
         return [
             warning(
@@ -26,9 +25,8 @@ async def check_model(settings: Settings) -> list[Finding]:
                 "set LLM_SERVER_URL to the address of a model server",
             )
         ]
-    where = without_password(settings.llm_server_url)
-    async with open_driver(settings) as driver:
-        return [await _health(driver, where)]
+    alone = [settings.model_copy(update={"llm_server_url": each}) for each in settings.llm_servers]
+    return await asyncio.gather(*map(_check_server, alone))
 
 
 async def check_answer(settings: Settings) -> list[Finding]:
@@ -52,7 +50,13 @@ async def check_answer(settings: Settings) -> list[Finding]:
         return [ok(ANSWER, f"one token after {(loop.time() - began) * 1000:.0f} ms")]
 
 
-async def _health(driver: Driver, where: str) -> Finding:
+async def _check_server(settings: Settings) -> Finding:
+    async with open_driver(settings) as driver:
+        return await _health(driver, settings)
+
+
+async def _health(driver: Driver, settings: Settings) -> Finding:
+    where = without_password(settings.llm_server_url)
     try:
         well = await driver.healthy()
     except UpstreamTimeout:
@@ -66,7 +70,13 @@ async def _health(driver: Driver, where: str) -> Finding:
     if not well:
         return wrong(
             ABOUT,
-            f"{where} answers, but not as a model server whose model is loaded",
-            "wait until it has loaded its model, or correct LLM_SERVER_URL",
+            f"{where} answers, but not as a server of {_asked_for(settings)} that is loaded",
+            "wait until it has loaded its model, or correct LLM_SERVER_URL, LLM_API or LLM_MODEL",
         )
     return ok(ABOUT, f"{where} is ready")
+
+
+def _asked_for(settings: Settings) -> str:
+    if settings.llm_api == "midm":
+        return "midm"
+    return f"the model {settings.llm_model}" if settings.llm_model else "OpenAI's API with a model"

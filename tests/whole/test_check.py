@@ -142,7 +142,28 @@ async def test_a_model_server_that_fails_to_answer_is_wrong() -> None:
 async def test_what_is_no_model_server_is_wrong() -> None:
     async with answering(http(b"<html>")) as url:
         found = only(await check_model(settings(llm_server_url=url)), "model server")
-    assert (found.state, "not as a model server" in found.says) == (State.WRONG, True)
+    assert (found.state, "not as a server of midm" in found.says) == (State.WRONG, True)
+
+
+async def test_each_of_several_model_servers_is_told_of_by_itself() -> None:
+    async with serve_simulator(SimulatorSettings()) as url:
+        found = await check_model(settings(llm_server_url=f"{url},http://me:hunter2@127.0.0.1:9"))
+    assert [(each.about, each.state) for each in found] == [
+        ("model server", State.OK),
+        ("model server", State.WRONG),
+    ]
+    assert url in found[0].says
+    assert "127.0.0.1:9 cannot be reached" in found[1].says
+    assert "hunter2" not in found[1].says
+
+
+async def test_an_engine_that_does_not_serve_the_model_is_wrong() -> None:
+    async with serve_simulator(SimulatorSettings()) as url:
+        there = settings(llm_server_url=url, llm_api="openai")
+        assert only(await check_model(there), "model server").state is State.OK
+        other = there.model_copy(update={"llm_model": "another"})
+        found = only(await check_model(other), "model server")
+    assert (found.state, "the model another" in found.says) == (State.WRONG, True)
 
 
 async def test_a_password_of_the_model_server_is_not_shown() -> None:
