@@ -6,10 +6,24 @@ from tests.gateway.harness import Gateway
 from tests.web.conftest import blank_of, run
 
 
-async def test_a_page_of_the_gateway_may_open_a_socket_to_it(page: Page, served: Gateway) -> None:
-    await page.goto(blank_of(served.http.base_url))
-    script = """() => new Promise((resolve) => {
-        const socket = new WebSocket(location.origin.replace("http", "ws") + "/ws");
-        socket.onmessage = ({ data }) => resolve(JSON.parse(data).type);
-    })"""
-    assert await run(page, script) == "ready"
+async def test_a_message_is_answered(page: Page, simulated: Gateway) -> None:
+    await page.goto(blank_of(simulated.http.base_url))
+    script = """async () => {
+        const { ChatClient, Conversation } = await import("/web/midm-chat.js");
+        const chat = new ChatClient();
+        const conversation = new Conversation();
+        const seen = [];
+        for (const type of ["state", "ready", "accepted", "start", "token", "complete", "sent"]) {
+            chat.addEventListener(type, ({ detail }) => seen.push(type) && conversation.apply(detail));
+        }
+        chat.connect();
+        chat.send("hello #sim pieces=5 interval_ms=1 first_token_ms=1#");
+        await new Promise((resolve) => chat.addEventListener("complete", resolve));
+        chat.close();
+        return { seen, reply: conversation.turns[0].reply.content, outbox: chat.outbox };
+    }"""
+    heard = await run(page, script)
+    assert heard["reply"] == simulated.replies()[0][1]
+    assert heard["outbox"] == []
+    assert heard["seen"][:6] == ["state", "sent", "state", "ready", "accepted", "start"]
+    assert heard["seen"][-2:] == ["complete", "state"]

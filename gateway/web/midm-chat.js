@@ -1,0 +1,429 @@
+/**
+ * A client of midm-chat-gateway for browsers, and for Node.js with a WebSocket of its choice.
+ *
+ *     import { ChatClient, Conversation } from "https://chat.example.org/web/midm-chat.js";
+ *     const chat = new ChatClient();
+ *     chat.addEventListener("token", ({ detail }) => console.log(detail.content));
+ *     chat.connect();
+ *     chat.send("안녕하세요");
+ *
+ * It reconnects by itself and reads on where it stopped, so that nothing is lost or comes twice,
+ * and sends each message exactly once. README.md, beside this file, is its manual.
+ */
+
+import { Credentials } from "./credentials.js";
+import { frameOf, newEntry, Outbox, tooLong } from "./outbox.js";
+import { isOffline, listen, Timers } from "./surroundings.js";
+import {
+  backoffMs, baseOf, ChatError, CloseCode, fitsSubprotocol, getMessages, isFinal, postSession,
+  socketUrl, subprotocols, TIMING,
+} from "./wire.js";
+
+export { compareCursors, Conversation } from "./conversation.js";
+export { backoffMs, ChatError, CloseCode, TIMING } from "./wire.js";
+
+const NEW_SESSION_CURSOR = "0.0.end";
+const PER_CONNECTION = ["connect", "retry", "silence", "probe", "leave", "renew"];
+
+/** Begin a session; resolves to `{session_id, created_at, last_accessed, metadata}`. */
+export async function createSession({ url, token, metadata = {}, fetch = globalThis.fetch } = {}) {
+  const credentials = new Credentials(token);
+  const line = { fetch, base: baseOf(url ?? ownGateway()), callMs: TIMING.callMs };
+  return postSession({ ...line, token: await credentials.get() }, metadata);
+}
+
+export class ChatClient extends EventTarget {
+  /** "idle", "connecting", "open", "waiting", "offline" or "closed". @type {string} */
+  state = "idle";
+  /** When the next try begins, in milliseconds since 1970; null if none is planned. */
+  retryAt = null;
+  /** Why it is closed for good: `{code, reason}`; null while it is not. */
+  closedBy = null;
+  /** @type {string | null} */
+  sessionId;
+  /** How far it has read: to be kept, and handed to the next client of this session. */
+  cursor;
+  /** What the gateway takes at most, as its `ready` says; null before that. */
+  limits = null;
+
+  #base;
+  #options;
+  #timing;
+  #credentials;
+  #outbox;
+  #socket = null;
+  #dial = null; // an AbortController: aborted as soon as another try replaces this one
+  #timers = new Timers();
+  #tries = 0;
+  #openedAt = 0;
+  #heardAt = 0;
+  #hasProgressed = false;
+  #complaint = null;
+  #openTurn = null;
+  #cancelled = null; // { turn } that is to be cancelled as soon as there is a connection
+  #life = null; // an AbortController: aborted when the client is closed
+
+  constructor({ url, sessionId, cursor, token, outbox, metadata, pageSize, timing, ...own } = {}) {
+    super();
+    this.sessionId = sessionId ?? null;
+    this.cursor = this.sessionId ? (cursor ?? null) : null;
+    this.#base = baseOf(url ?? ownGateway());
+    this.#timing = { ...TIMING, ...timing };
+    this.#credentials = new Credentials(token);
+    this.#outbox = new Outbox(outbox);
+    const { WebSocket = globalThis.WebSocket, fetch = globalThis.fetch, random } = own;
+    this.#options = { metadata: metadata ?? {}, pageSize, WebSocket, fetch, random };
+  }
+
+  /** What was sent and is not known to be stored: to be kept over a reload of the page. */
+  get outbox() {
+    return this.#outbox.entries;
+  }
+
+  /** Connect, and stay connected until `close`. */
+  connect() {
+    if (this.state !== "idle" && this.state !== "closed") return;
+    this.closedBy = null;
+    this.#tries = 0;
+    this.#life = new AbortController();
+    const [wake, doubt] = [() => this.#wake(), () => this.#doubt()];
+    listen({ wake, doubt, signal: this.#life.signal });
+    this.#begin();
+  }
+
+  /** Close the connection and stop everything. Turns go on; messages stay in the outbox. */
+  close() {
+    if (this.state !== "closed") this.#finish(CloseCode.NORMAL, "closed by its user");
+  }
+
+  /** Send a message, now or as soon as there is a connection; return its request id. */
+  send(text, options = {}) {
+    return this.#post(newEntry(text, { ...options, turn: undefined }));
+  }
+
+  /** Ask a turn's question again, that of the last turn by default; return the request id. */
+  regenerate(options = {}) {
+    const turn = options.turn ?? (Number.parseInt(this.cursor, 10) || undefined);
+    return this.#post(newEntry(null, { ...options, turn, replaces: undefined }));
+  }
+
+  /** Send a message that was refused once more; false if it is not known any more. */
+  retry(requestId) {
+    if (!this.#outbox.revive(requestId)) return false;
+    this.#transmit(this.#outbox.entries.find((entry) => entry.requestId === requestId));
+    return true;
+  }
+
+  /** Stop a queued or running turn, by default the one that is open. */
+  cancel(turn = this.#openTurn) {
+    if (this.state === "open") this.#say({ type: "cancel", turn: turn ?? undefined });
+    else this.#cancelled = { turn };
+  }
+
+  /** Load a page of messages: the newest, or those before a message id. */
+  async history(options = {}) {
+    if (!this.sessionId) throw new TypeError("there is no session yet");
+    return this.#call((line) => getMessages(line, this.sessionId, options), this.#life?.signal);
+  }
+
+  // Connecting: one try after another
+
+  async #begin() {
+    this.#stop();
+    const dial = (this.#dial = new AbortController());
+    this.#to("connecting");
+    this.#timers.set("connect", this.#timing.connectMs, () => this.#lose({ reason: "no answer" }));
+    try {
+      await this.#prepare(dial.signal);
+      const token = await this.#credentials.get();
+      if (!dial.signal.aborted) this.#open(token);
+    } catch (error) {
+      if (!dial.signal.aborted) this.#fail(error);
+    }
+  }
+
+  /** See to it that there is a session, and a cursor to read on from. */
+  async #prepare(signal) {
+    if (!this.sessionId) {
+      const made = await this.#call((line) => postSession(line, this.#options.metadata), signal);
+      if (signal.aborted) return;
+      this.sessionId = made.session_id;
+      this.cursor = NEW_SESSION_CURSOR;
+    } else if (!this.cursor) {
+      const limit = this.#options.pageSize;
+      const load = (line) => getMessages(line, this.sessionId, { limit });
+      const page = await this.#call(load, signal);
+      if (signal.aborted) return;
+      this.cursor = page.cursor;
+      this.#tell("reset", page);
+    }
+  }
+
+  #open(token) {
+    const { WebSocket } = this.#options;
+    const url = socketUrl(this.#base, this.sessionId, this.cursor);
+    const socket = (this.#socket = new WebSocket(url, subprotocols(token)));
+    const isCurrent = () => socket === this.#socket;
+    socket.onopen = () => {
+      if (isCurrent() && token !== null && !fitsSubprotocol(token)) this.#authenticate(token);
+    };
+    socket.onmessage = ({ data }) => isCurrent() && this.#hear(JSON.parse(data));
+    socket.onclose = ({ code, reason }) => isCurrent() && this.#lose({ code, reason });
+    socket.onerror = () => {}; // `close` follows, and knows more
+  }
+
+  async #call(send, signal) {
+    const { fetch } = this.#options;
+    const line = { fetch, base: this.#base, signal, callMs: this.#timing.callMs };
+    try {
+      return await send({ ...line, token: await this.#credentials.get() });
+    } catch (error) {
+      if (error.status !== 401 || !this.#credentials.isRenewable) throw error;
+      return send({ ...line, token: await this.#credentials.renew() });
+    }
+  }
+
+  #fail(error) {
+    const { status, retryable, retryAfterMs, message } = error;
+    if (status === 401) this.#lose({ code: CloseCode.UNAUTHORIZED, reason: message });
+    else if (status === 404) this.#finish(CloseCode.SESSION_GONE, message);
+    else if (status && !retryable) this.#finish(status, message);
+    else this.#lose({ reason: message, afterMs: retryAfterMs });
+  }
+
+  /** The connection, or the try to get one, is over: go on, or stop for good. */
+  #lose({ code = CloseCode.BROKEN, reason = "", afterMs = null }) {
+    const why = reason || this.#complaint || "";
+    const isRefused = code === CloseCode.UNAUTHORIZED && !this.#credentials.refuse();
+    if (isRefused || (isFinal(code) && code !== CloseCode.UNAUTHORIZED)) {
+      this.#finish(code, why);
+      return;
+    }
+    if (code === CloseCode.TOKEN_EXPIRED) this.#credentials.forget();
+    this.#wait(afterMs ?? this.#timers.leftMs("leave"));
+  }
+
+  #wait(afterMs) {
+    this.#stop();
+    const { backoffCapMs } = this.#timing;
+    const lastedMs = this.#openedAt && Date.now() - this.#openedAt;
+    if (this.#hasProgressed || lastedMs >= this.#timing.stableMs) this.#tries = 0;
+    this.#openedAt = 0;
+    this.#hasProgressed = false;
+    const delayMs = isOffline() ? backoffCapMs : (afterMs ?? this.#backoff(this.#tries));
+    this.#tries += 1;
+    this.retryAt = Date.now() + delayMs;
+    this.#timers.set("retry", delayMs, () => this.#begin());
+    this.#to(isOffline() ? "offline" : "waiting", { retryInMs: delayMs });
+  }
+
+  #finish(code, reason) {
+    this.#stop();
+    this.#timers.clearAll();
+    this.#life?.abort();
+    this.#openTurn = this.#cancelled = null;
+    this.closedBy = { code, reason: reason || this.#complaint || "" };
+    if (code === CloseCode.SESSION_GONE) this.#refuseAll(this.closedBy.reason);
+    this.#to("closed", { closedBy: this.closedBy });
+  }
+
+  /** Let go of the connection, and of what would happen to it. */
+  #stop() {
+    const socket = this.#socket;
+    this.#socket = null;
+    this.#dial?.abort();
+    this.retryAt = null;
+    this.#timers.clear(...PER_CONNECTION);
+    socket?.close(CloseCode.NORMAL);
+  }
+
+  // What the gateway says
+
+  #hear(frame) {
+    this.#heardAt = Date.now();
+    if (frame.id) {
+      this.cursor = frame.id;
+      this.#hasProgressed = true;
+    }
+    if (frame.type === "ready" && !this.#greet(frame)) return;
+    this.#heed(frame);
+    this.#tell(frame.type, frame);
+    if (frame.type === "ready") this.#catchUp();
+  }
+
+  #heed(frame) {
+    switch (frame.type) {
+      case "accepted":
+        this.#hasProgressed = true;
+        this.#settle(frame.request_id);
+        break;
+      case "start":
+        this.#openTurn = frame.turn;
+        this.#settle(frame.request_id);
+        break;
+      case "complete":
+        this.#openTurn = null;
+        break;
+      case "error":
+        if (frame.turn !== undefined) this.#openTurn = null;
+        else this.#refuse(frame);
+        break;
+      case "reconnect":
+        this.#timers.set("leave", frame.after_ms, () => this.#begin());
+    }
+  }
+
+  /** Take `ready` in; false if there is no reading on from here. */
+  #greet(frame) {
+    if (!frame.resumed) {
+      // What is missing is in the history, and its cursor says where to go on.
+      this.cursor = null;
+      if (this.#tries === 0) this.#begin();
+      else this.#wait(null);
+      this.#tries += 1;
+      return false;
+    }
+    this.#timers.clear("connect");
+    this.#credentials.prove();
+    this.cursor = frame.cursor;
+    this.limits = frame.limits;
+    this.#complaint = null;
+    this.#openTurn = frame.turn?.turn ?? null;
+    this.#openedAt = Date.now();
+    this.#watch(2000 * frame.heartbeat_s + this.#timing.silenceMs);
+    this.#planRenewal();
+    this.#to("open");
+    return true;
+  }
+
+  /** Say what could not be said before. */
+  #catchUp() {
+    const entries = this.#outbox.entries;
+    for (const entry of entries) this.#transmit(entry);
+    const pending = this.#cancelled;
+    this.#cancelled = null;
+    if (!pending || this.state !== "open") return;
+    // What is over by now needs no cancel; what was only just sent is open when this arrives.
+    const turn = pending.turn ?? this.#openTurn;
+    if (turn === this.#openTurn && (turn !== null || entries.length > 0)) this.cancel(turn);
+  }
+
+  #watch(limitMs) {
+    const leftMs = this.#heardAt + limitMs - Date.now();
+    if (leftMs <= 0) this.#lose({ reason: "silence" });
+    else this.#timers.set("silence", leftMs, () => this.#watch(limitMs));
+  }
+
+  /** Ask whether the gateway is still there; the answer has to come soon. */
+  #probe() {
+    const askedAt = Date.now();
+    this.#say({ type: "ping" });
+    this.#timers.set("probe", this.#timing.probeMs, () => {
+      if (this.#heardAt <= askedAt) this.#lose({ reason: "silence" });
+    });
+  }
+
+  #planRenewal() {
+    const afterMs = this.#credentials.renewInMs(Date.now(), this.#timing.renewBeforeMs);
+    if (afterMs !== null) this.#timers.set("renew", afterMs, () => this.#renew(this.#socket));
+  }
+
+  async #renew(socket) {
+    // If there is no new one, the gateway closes with 4001 in time, and another try is made.
+    const token = await this.#credentials.renew().catch(() => null);
+    if (socket !== this.#socket) return;
+    if (token !== null) this.#authenticate(token);
+    this.#planRenewal();
+  }
+
+  // Messages on their way
+
+  #post(entry) {
+    if (this.state === "closed") throw new Error(`the client is closed: ${this.closedBy.reason}`);
+    this.#outbox.add(entry);
+    const { requestId, message, turn, replaces } = entry;
+    this.#tell("sent", { requestId, message, replaces: replaces ?? turn ?? null });
+    this.#transmit(entry);
+    return requestId;
+  }
+
+  #transmit(entry) {
+    if (this.state !== "open") return;
+    this.#timers.clear(entry.requestId);
+    const text = JSON.stringify(frameOf(entry));
+    const error = tooLong(text, this.limits.max_frame_bytes);
+    if (error) this.#refuse({ ...error, request_id: entry.requestId });
+    else this.#socket.send(text);
+  }
+
+  #settle(requestId) {
+    if (requestId !== undefined && this.#outbox.settle(requestId)) this.#timers.clear(requestId);
+  }
+
+  #refuse(error) {
+    const requestId = error.request_id;
+    if (requestId === undefined) this.#complaint = error.message;
+    // The connection is about to be closed, and what is to be done then depends on the token.
+    if (error.code === "unauthorized") return;
+    const { sendForMs } = this.#timing;
+    const backoff = (tries) => this.#backoff(tries);
+    const verdict = this.#outbox.refuse(requestId, error, { now: Date.now(), sendForMs, backoff });
+    if (!verdict) return;
+    const { entry, afterMs } = verdict;
+    const detail = { requestId, message: entry.message, error };
+    if (afterMs === null) {
+      this.#tell("refused", detail);
+    } else {
+      this.#timers.set(requestId, afterMs, () => this.#transmit(entry));
+      this.#tell("delayed", { ...detail, retryInMs: afterMs });
+    }
+  }
+
+  #refuseAll(message) {
+    const error = { type: "error", code: "session_not_found", message, retryable: false };
+    for (const { requestId, message: text } of this.#outbox.entries) {
+      this.#outbox.drop(requestId);
+      this.#tell("refused", { requestId, message: text, error });
+    }
+  }
+
+  // The rest of the world
+
+  /** Something has changed for the better: try at once, or see whether there still is a line. */
+  #wake() {
+    if (this.state === "waiting" || this.state === "offline") this.#begin();
+    else if (this.state === "open") this.#probe();
+  }
+
+  #doubt() {
+    if (this.state === "waiting") this.#wait(null);
+    else if (this.state === "open") this.#probe();
+  }
+
+  #say(frame) {
+    this.#socket.send(JSON.stringify(frame));
+  }
+
+  #authenticate(token) {
+    this.#say({ type: "auth", token });
+  }
+
+  #backoff(tries) {
+    return backoffMs(tries, this.#timing, this.#options.random);
+  }
+
+  #to(state, more = {}) {
+    const previous = this.state;
+    this.state = state;
+    if (state !== previous || state === "waiting") this.#tell("state", { state, previous, ...more });
+  }
+
+  #tell(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
+
+// The gateway that this file was loaded from, as `web/midm-chat.js` below wherever it is.
+function ownGateway() {
+  return new URL("../", import.meta.url);
+}
