@@ -35,6 +35,8 @@ async def test_a_page_may_use_this_gateway_and_nothing_else(gateway: Gateway) ->
     assert policy.pop("default-src") == policy.pop("base-uri") == "'none'"
     assert policy.pop("form-action") == policy.pop("frame-ancestors") == "'none'"
     assert policy.pop("img-src") == "'self' data:"
+    assert policy.pop("require-trusted-types-for") == "'script'"
+    assert policy.pop("trusted-types") == "dompurify"
     assert set(policy.values()) == {"'self'"}
 
 

@@ -1,0 +1,40 @@
+// The REST calls of the page; the conversation itself goes over the client's WebSocket.
+
+import { apiKey } from "./store.js";
+
+export const GATEWAY = new URL("../..", import.meta.url);
+
+/** An answer that is no success: its status, and the code of its problem. */
+export class CallFailed extends Error {
+  constructor(status, code) {
+    super(`${status} ${code}`);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+/** Throws `CallFailed`, or `TypeError` when there is no answer. */
+async function call(path, { method = "GET", query = {} } = {}) {
+  const url = new URL(path, GATEWAY);
+  for (const [name, value] of Object.entries(query)) if (value) url.searchParams.set(name, value);
+  const key = apiKey();
+  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  const answer = await fetch(url, { method, headers, cache: "no-store" });
+  if (answer.ok) return answer;
+  const problem = await answer.json().catch(() => ({}));
+  throw new CallFailed(answer.status, problem.code ?? "internal");
+}
+
+const json = async (...request) => (await call(...request)).json();
+const of = (id) => `api/sessions/${encodeURIComponent(id)}`;
+
+export const health = () => json("api/health");
+export const listSessions = () => json("api/sessions", { query: { limit: 100 } });
+export const deleteSession = (id) => call(of(id), { method: "DELETE" });
+export const find = (id, q) => json(`${of(id)}/messages`, { query: { q, limit: 50 } });
+export const exported = (id, format) => call(`${of(id)}/export`, { query: { format } });
+
+/** A page of the history, replaced turns too. */
+export function messages(id, { before, limit = 60 } = {}) {
+  return json(`${of(id)}/messages`, { query: { before, limit, include: "replaced" } });
+}

@@ -1,0 +1,279 @@
+// One conversation in view: its client, its turns, and what was sent and not taken yet.
+//
+// It says `turns` when anything but the open reply has changed, `text` when only that has grown,
+// `state`, `known` when a new session has got its id, `started` and `ended` with the turn,
+// `refused`, `failed`, and `gone` or `locked` when it cannot be read.
+
+import { ChatClient, Conversation } from "../midm-chat.js";
+import { CallFailed, GATEWAY, messages } from "./api.js";
+import { apiKey, outbox, saveOutbox } from "./store.js";
+
+const RETRY_MS = [1000, 2000, 4000, 8000, 15_000];
+
+export class Chat extends EventTarget {
+  /** `id` is null for a session that begins with its first message. */
+  constructor(id) {
+    super();
+    this.id = id;
+    this.conversation = new Conversation();
+    this.pending = []; // [{requestId, message, replaces, errorCode}]
+    this.nextBefore = null;
+    this.client = null;
+    this.loading = id ? "connecting" : "idle";
+    this.retryAt = 0;
+    this.isLeft = false;
+    this.older = null;
+    this.early = []; // what is to be sent as soon as there is a client
+    this.isRetrying = false;
+  }
+
+  get state() {
+    return this.client?.state ?? this.loading;
+  }
+
+  get closedBy() {
+    return this.client?.closedBy;
+  }
+
+  /** What has to end before the next message: "writing" a reply, "sending" one, or null. */
+  get waits() {
+    if (this.conversation.open) return "writing";
+    return this.pending.length ? "sending" : null;
+  }
+
+  get maxChars() {
+    return this.client?.limits?.max_message_chars ?? Infinity;
+  }
+
+  /** Load the newest messages, however often that has to be tried, and go on from there. */
+  async open() {
+    for (let tries = 0; !this.isLeft; tries += 1) {
+      try {
+        const page = await messages(this.id);
+        if (this.isLeft) return;
+        this.take(page);
+        this.connect(page.cursor);
+        return;
+      } catch (error) {
+        if (this.isLeft) return;
+        if (error instanceof CallFailed && error.status === 401) return void this.fire("locked");
+        if (error instanceof CallFailed && error.status < 500 && error.status !== 429) return void this.fire("gone");
+        await this.rest(RETRY_MS[Math.min(tries, RETRY_MS.length - 1)]);
+      }
+    }
+  }
+
+  /** Begin a session. */
+  begin() {
+    this.connect(undefined);
+  }
+
+  leave() {
+    this.isLeft = true;
+    this.client?.close();
+    this.wake?.();
+  }
+
+  /** Try again now; the client begins anew, with what it has to send. */
+  retryNow() {
+    if (!this.client) return void this.wake?.();
+    this.isRetrying = true;
+    this.client.close();
+    this.client.connect();
+    this.isRetrying = false;
+    this.stateChanged();
+  }
+
+  /** What was sent and not taken, taken back. */
+  takeBack() {
+    const texts = this.pending.filter(({ isRepeat }) => !isRepeat).map(({ message }) => message);
+    this.pending = [];
+    if (this.id) saveOutbox(this.id, []);
+    this.fire("turns");
+    return texts.join("\n\n");
+  }
+
+  send(text, replaces) {
+    this.post((client) => client.send(text, replaces ? { replaces } : {}));
+  }
+
+  regenerate(turn) {
+    this.post((client) => client.regenerate({ turn }));
+  }
+
+  post(send) {
+    if (!this.client) return void this.early.push(send);
+    if (this.state === "closed") this.retryNow();
+    return void send(this.client);
+  }
+
+  stop() {
+    const { open } = this.conversation;
+    if (open) this.client.cancel(open.turn);
+  }
+
+  /** Load a page of older messages; false if there are none, or one is being loaded. */
+  async loadOlder() {
+    if (!this.nextBefore || this.older) return false;
+    this.older = messages(this.id, { before: this.nextBefore });
+    try {
+      const page = await this.older;
+      this.nextBefore = page.next_before;
+      this.conversation.load(page);
+      return true;
+    } catch {
+      return false; // the reader scrolls again
+    } finally {
+      this.older = null;
+    }
+  }
+
+  /** A message on its way, in the shape of a turn. */
+  asTurn({ requestId, message, errorCode }) {
+    const isHeld = this.state !== "open" && this.state !== "connecting";
+    return { turn: requestId, status: "pending", user: { content: message }, reply: null, errorCode, isHeld };
+  }
+
+  take(page) {
+    this.nextBefore = page.next_before;
+    this.conversation.load(page);
+    this.fire("turns");
+  }
+
+  connect(cursor) {
+    const kept = this.id ? outbox(this.id) : [];
+    const client = new ChatClient({
+      url: GATEWAY.href.replace(/\/$/, ""),
+      sessionId: this.id ?? undefined,
+      cursor,
+      token: apiKey() ?? undefined,
+      outbox: kept,
+    });
+    this.client = client;
+    for (const message of kept) this.sent(message);
+    const on = (type, listener) => client.addEventListener(type, ({ detail }) => this.isLeft || listener(detail));
+    on("state", () => this.stateChanged());
+    on("ready", () => this.ready());
+    on("sent", (sent) => this.sent(sent));
+    on("accepted", (frame) => this.accepted(frame));
+    on("delayed", (delayed) => this.delayed(delayed));
+    on("refused", (refused) => this.refused(refused));
+    on("reset", (page) => this.reset(page));
+    on("start", (frame) => this.started(frame));
+    on("queued", (frame) => this.apply(frame));
+    on("token", (frame) => this.grown(frame));
+    on("complete", (frame) => this.ended(frame));
+    on("error", (frame) => (frame.turn ? this.ended(frame) : this.failed(frame)));
+    client.connect();
+    this.fire("state");
+    for (const send of this.early.splice(0)) send(client);
+  }
+
+  stateChanged() {
+    if (this.isRetrying) return;
+    this.retryAt = this.client.retryAt;
+    this.fire("state");
+    if (this.pending.length) this.fire("turns");
+    if (this.state !== "closed" || !this.closedBy) return;
+    if (this.closedBy.code === 4504) this.fire("gone");
+    if (this.closedBy.code === 4500) this.fire("locked");
+  }
+
+  ready() {
+    if (this.id) return void this.fire("state");
+    this.id = this.client.sessionId;
+    this.keepOutbox();
+    this.fire("known");
+    this.fire("state");
+  }
+
+  sent({ requestId, message, replaces, turn }) {
+    if (this.pending.some((one) => one.requestId === requestId)) return;
+    const replaced = replaces ?? turn;
+    const repeated = this.conversation.turns.find((one) => one.turn === replaced)?.user?.content;
+    const isRepeat = message === undefined || message === repeated;
+    this.pending.push({ requestId, message: message ?? repeated ?? "", replaces: replaced, isRepeat });
+    this.keepOutbox();
+    this.fire("turns");
+  }
+
+  /** So that a reload sends again what was not taken, and the gateway knows it for the same. */
+  keepOutbox() {
+    queueMicrotask(() => this.id && this.client && saveOutbox(this.id, this.client.outbox));
+  }
+
+  delayed({ requestId, error }) {
+    const known = this.pending.find((one) => one.requestId === requestId);
+    if (known) known.errorCode = error.code;
+    this.fire("turns");
+  }
+
+  accepted({ request_id: requestId }) {
+    this.settled(requestId);
+  }
+
+  refused({ requestId, message, error }) {
+    const known = this.pending.find((one) => one.requestId === requestId);
+    this.settled(requestId);
+    this.fire("refused", { message: known?.isRepeat ? "" : message, code: error.code });
+  }
+
+  settled(requestId) {
+    this.pending = this.pending.filter((one) => one.requestId !== requestId);
+    this.keepOutbox();
+    this.fire("turns");
+  }
+
+  started(frame) {
+    this.conversation.apply(frame);
+    this.settled(frame.request_id);
+    this.fire("started", frame);
+  }
+
+  apply(frame) {
+    this.conversation.apply(frame);
+    this.fire("turns");
+  }
+
+  grown(frame) {
+    const isFirst = !this.conversation.open?.reply?.content;
+    this.conversation.apply(frame);
+    this.fire(isFirst ? "turns" : "text");
+  }
+
+  ended(frame) {
+    this.conversation.apply(frame);
+    this.fire("turns");
+    this.fire("ended", frame);
+  }
+
+  failed(frame) {
+    // What is said of a message that is on its way comes as `delayed` or `refused`.
+    if (!frame.request_id) this.fire("failed", frame);
+  }
+
+  reset(page) {
+    this.nextBefore = page.next_before;
+    this.conversation.reset(page);
+    this.fire("turns");
+  }
+
+  rest(ms) {
+    this.loading = navigator.onLine ? "waiting" : "offline";
+    this.retryAt = Date.now() + ms;
+    this.fire("state");
+    return new Promise((resolve) => {
+      this.wake = () => {
+        this.loading = "connecting";
+        this.fire("state");
+        resolve();
+      };
+      setTimeout(this.wake, ms);
+      addEventListener("online", this.wake, { once: true });
+    });
+  }
+
+  fire(type, detail) {
+    if (!this.isLeft) this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}

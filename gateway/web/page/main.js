@@ -1,0 +1,314 @@
+// The page: what is in view, and who tells whom.
+
+import { sayFinished, sayStarted } from "./announcer.js";
+import { health } from "./api.js";
+import { Chat } from "./chat.js";
+import { Composer } from "./composer.js";
+import { Connection } from "./connection.js";
+import { detailsOf } from "./details.js";
+import { askKey, showDetails, showHelp } from "./dialogs.js";
+import { $, label, make } from "./dom.js";
+import { exportSession } from "./export.js";
+import { Finder } from "./finder.js";
+import { currentLanguage, onLanguage, setLanguage, showLanguage, t } from "./i18n.js";
+import { startKeys } from "./keys.js";
+import { hush, showHealth, tell } from "./notices.js";
+import { isShort, keepPlace, lookAt, startScrolling, toEnd } from "./scroller.js";
+import { linkTo, Sidebar, titleOf } from "./sidebar.js";
+import { apiKey, draft, forgetSession, noteSession, onSessions, saveDraft, session } from "./store.js";
+import { startTheme } from "./theme.js";
+import { Transcript } from "./transcript.js";
+import { whatHappened, whatNext } from "./turn-state.js";
+import { visible } from "./versions.js";
+
+const NEW = "new";
+const MAX_TITLE = 60;
+
+let chat = null;
+
+const transcript = new Transcript((act, turn) => ({ edit, regenerate, details })[act](turn));
+const composer = new Composer({
+  send,
+  stop,
+  editLast,
+  draft: (text) => saveDraft(chat?.id ?? NEW, text),
+  busy: (what) => tell(t(what === "writing" ? "busy" : "hintSending"), { isCalm: true }),
+});
+const sidebar = new Sidebar({ deleted });
+const finder = new Finder(revealHit);
+const connection = new Connection(reconnect);
+
+// What is in view
+
+function show(next) {
+  chat?.leave();
+  chat = next;
+  hush();
+  if (finder.isOpen) finder.close();
+  $("#gone").hidden = true;
+  $("#older").hidden = !chat?.id;
+  $("#composer").hidden = false;
+  transcript.open(chat);
+  sidebar.show(chat?.id ?? null);
+  connection.show(chat);
+  composer.open(draft(chat?.id ?? NEW));
+  composer.waitFor(null);
+  composer.limit(Infinity);
+  drawFrame();
+  if (chat) listen(chat);
+  toEnd();
+}
+
+function listen(one) {
+  const on = (type, listener) => one.addEventListener(type, ({ detail }) => one === chat && listener(detail));
+  on("turns", turnsChanged);
+  on("text", () => transcript.drawOpen());
+  on("state", stateChanged);
+  on("known", becameKnown);
+  on("started", started);
+  on("ended", ended);
+  on("refused", refused);
+  on("failed", ({ code }) => tell(`${whatHappened(code)} ${whatNext(code)}`, { isCalm: code === "nothing_to_cancel" }));
+  on("gone", gone);
+  on("locked", () => askForKey(t(apiKey() ? "keyBad" : "keyNeeded")));
+}
+
+async function route() {
+  const id = decodeURIComponent(location.hash.replace(/^#\/?/, ""));
+  if (id === (chat?.id ?? "")) return;
+  if (!id) return void show(null);
+  show(new Chat(id));
+  const opened = chat;
+  await opened.open();
+  if (opened === chat && opened.client) settleIn();
+}
+
+function settleIn() {
+  noteSession(chat.id, { title: session(chat.id)?.title || firstWords() });
+  toEnd();
+  fillWindow();
+}
+
+function firstWords() {
+  return chat.nextBefore ? "" : shortened(chat.conversation.turns[0]?.user?.content ?? "");
+}
+
+function shortened(text) {
+  const line = text.trim().split("\n")[0];
+  return line.length > MAX_TITLE ? `${line.slice(0, MAX_TITLE - 1)}…` : line;
+}
+
+function drawFrame() {
+  const known = chat?.id && session(chat.id);
+  const title = known ? titleOf(known) : "";
+  $("#title").textContent = title;
+  document.title = title ? `${title} · midm` : "midm chat";
+  $("#search-open").hidden = $("#export").hidden = !chat?.id;
+  $("#welcome").hidden = chat !== null;
+}
+
+// What the chat says
+
+function turnsChanged() {
+  if (!chat.older) $("#older").hidden = true;
+  transcript.draw();
+  composer.waitFor(chat.waits);
+}
+
+function stateChanged() {
+  connection.show(chat);
+  composer.limit(chat.maxChars);
+  if (chat.state === "open") refreshHealth();
+}
+
+function becameKnown() {
+  noteSession(chat.id, { title: shortened(chat.pending[0]?.message ?? ""), at: Date.now() });
+  saveDraft(chat.id, draft(NEW));
+  saveDraft(NEW, null);
+  history.replaceState(null, "", linkTo(chat.id));
+  sidebar.show(chat.id);
+  drawFrame();
+}
+
+function started({ user_message: message }) {
+  const title = session(chat.id)?.title || shortened(message.content);
+  noteSession(chat.id, { title, at: Date.now() });
+  hush();
+  sayStarted();
+}
+
+function ended({ turn, finish_reason: reason }) {
+  const prose = document.querySelector(`[data-turn="${turn}"] > .reply .prose`);
+  if (prose) sayFinished(prose, { wasStopped: reason === "cancelled" });
+}
+
+function refused({ message, code }) {
+  if (message) composer.giveBack(message);
+  tell(`${whatHappened(code)} ${whatNext(code)}`);
+}
+
+function gone() {
+  if (sidebar.deleting === chat.id) return;
+  const forget = make("button", { type: "button", className: "primary", textContent: t("goneForget") });
+  const { id } = chat;
+  forget.addEventListener("click", () => {
+    forgetSession(id);
+    newChat();
+  });
+  const words = [make("h2", { textContent: t("goneTitle") }), make("p", { textContent: t("goneMore") })];
+  $("#gone").replaceChildren(...words, make("div", { className: "buttons" }, forget));
+  $("#gone").hidden = false;
+  $("#older").hidden = true;
+  $("#composer").hidden = true;
+  hush();
+  toEnd();
+}
+
+async function askForKey(why) {
+  const text = chat?.takeBack() ?? "";
+  if (text) composer.giveBack(text);
+  if (!(await askKey(why))) return;
+  const id = chat?.id;
+  show(null);
+  if (id) route();
+  sidebar.refresh();
+}
+
+// What the reader wants
+
+function send(text, replaces) {
+  hush();
+  transcript.showNewest();
+  if (!chat) {
+    show(new Chat(null));
+    chat.begin();
+  }
+  chat.send(text, replaces);
+  toEnd();
+}
+
+function stop() {
+  chat?.stop();
+}
+
+function edit({ turn, user }) {
+  composer.edit(turn, user.content);
+}
+
+function editLast() {
+  const last = chat && visible(chat.conversation.turns).at(-1);
+  if (!last?.user || chat.waits) return false;
+  edit(last);
+  return true;
+}
+
+function regenerate({ turn }) {
+  hush();
+  chat.regenerate(turn);
+}
+
+function details(turn) {
+  showDetails(detailsOf(turn, chat.client?.cursor));
+}
+
+function newChat() {
+  sidebar.leave();
+  if (location.hash) location.hash = "";
+  else if (chat) show(null);
+  composer.focus();
+}
+
+function deleted(id) {
+  if (chat?.id === id) newChat();
+}
+
+function reconnect() {
+  hush();
+  chat.retryNow();
+}
+
+async function revealHit({ turn }) {
+  const one = chat;
+  while (one === chat && !one.conversation.turns.some((known) => known.turn === turn)) {
+    if (!(await loadOlder())) return;
+  }
+  const found = one === chat && transcript.reveal(turn);
+  if (!found) return;
+  lookAt(found);
+  found.classList.add("found");
+  found.addEventListener("animationend", () => found.classList.remove("found"), { once: true });
+}
+
+// Older messages
+
+async function loadOlder() {
+  const one = chat;
+  if (!one?.nextBefore || one.older) return false;
+  $("#older").hidden = false;
+  const isMore = await one.loadOlder();
+  if (one !== chat) return false;
+  keepPlace(() => {
+    $("#older").hidden = true;
+    transcript.draw();
+  });
+  return isMore;
+}
+
+async function fillWindow() {
+  while (chat?.nextBefore && isShort() && (await loadOlder()));
+}
+
+// The rest of the page
+
+async function refreshHealth() {
+  try {
+    showHealth(await health());
+  } catch {
+    // The connection tells when the gateway is away.
+  }
+}
+
+function drawLanguage() {
+  $("#language span").textContent = t("otherLanguageShort");
+  label($("#language"), t("otherLanguage"));
+  const ideas = [1, 2, 3, 4].map((place) => {
+    const button = make("button", { type: "button", textContent: t(`idea${place}`) });
+    button.addEventListener("click", () => {
+      composer.fill(button.textContent);
+      composer.changed();
+      composer.focus();
+    });
+    return make("li", {}, button);
+  });
+  $("#ideas").replaceChildren(...ideas);
+  transcript.relabel();
+  drawFrame();
+}
+
+$("#new-chat").addEventListener("click", newChat);
+$("#help").addEventListener("click", showHelp);
+$("#key").addEventListener("click", () => askForKey(""));
+$("#language").addEventListener("click", () => setLanguage(currentLanguage() === "ko" ? "en" : "ko"));
+$("#search-open").addEventListener("click", () => finder.open(chat.id));
+$("#export").addEventListener("click", () => exportSession(chat.id, $("#title").textContent));
+addEventListener("hashchange", route);
+onSessions(drawFrame);
+onLanguage(drawLanguage);
+
+startKeys({
+  newChat,
+  sidebar: () => sidebar.toggle(),
+  search: () => Boolean(chat?.id) && finder.open(chat.id),
+  stop: () => chat?.waits === "writing" && stop(),
+  box: () => composer.focus(),
+  help: () => void showHelp(),
+});
+startScrolling(() => void loadOlder());
+startTheme();
+showLanguage();
+drawLanguage();
+refreshHealth();
+sidebar.refresh();
+show(null);
+route();
+if (matchMedia("(hover: hover)").matches) composer.focus();

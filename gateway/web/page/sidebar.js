@@ -1,0 +1,146 @@
+// The list of conversations, and whether it is seen.
+
+import { deleteSession, listSessions } from "./api.js";
+import { confirmed } from "./dialogs.js";
+import { $, clone, make } from "./dom.js";
+import { dayOf, moment, onLanguage, t } from "./i18n.js";
+import { tell } from "./notices.js";
+import { apiKey, forgetSession, noteSession, onSessions, recall, remember, session, sessions } from "./store.js";
+import { whatHappened } from "./turn-state.js";
+
+const app = $("#app");
+const list = $("#sessions");
+const phone = matchMedia("(max-width: 48rem)");
+
+export const titleOf = ({ title, at }) => title || t("untitled", { at: moment(at) });
+export const linkTo = (id) => `#/${id}`;
+
+export class Sidebar {
+  /** `on` has `deleted(id)`. */
+  constructor(on) {
+    this.on = on;
+    this.current = null;
+    this.deleting = null;
+    app.classList.toggle("narrow", recall("sidebar") === "hidden");
+    $("#sidebar-open").addEventListener("click", () => this.toggle(true));
+    $("#sidebar-close").addEventListener("click", () => this.toggle(false));
+    $("#veil").addEventListener("click", () => this.toggle(false));
+    $("#sidebar").addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && this.isDrawer) this.toggle(false);
+    });
+    onSessions(() => this.draw());
+    onLanguage(() => this.draw());
+    this.draw();
+  }
+
+  get isDrawer() {
+    return phone.matches && app.classList.contains("drawer");
+  }
+
+  get isSeen() {
+    return phone.matches ? this.isDrawer : !app.classList.contains("narrow");
+  }
+
+  toggle(isWanted = !this.isSeen) {
+    if (phone.matches) {
+      app.classList.toggle("drawer", isWanted);
+      $("#veil").hidden = !isWanted;
+      $("#main").inert = isWanted;
+    } else {
+      app.classList.toggle("narrow", !isWanted);
+      remember("sidebar", isWanted ? null : "hidden");
+    }
+    $(isWanted ? "#sidebar-close" : "#sidebar-open").focus();
+  }
+
+  /** On a phone the list goes away once a choice is made. */
+  leave() {
+    if (this.isDrawer) this.toggle(false);
+  }
+
+  show(current) {
+    this.current = current;
+    this.draw();
+  }
+
+  /** Add what the gateway knows of who has a key; keep what is here if it does not answer. */
+  async refresh() {
+    if (!apiKey()) return;
+    const answer = await listSessions().catch(() => ({ sessions: [] }));
+    for (const { session_id: id, last_accessed: used, metadata } of answer.sessions) {
+      if (session(id)) continue;
+      const title = typeof metadata?.title === "string" ? metadata.title : "";
+      noteSession(id, { title, at: Date.parse(used) });
+    }
+  }
+
+  draw() {
+    if (list.contains(document.activeElement) && document.activeElement.tagName === "INPUT") return;
+    const known = sessions();
+    if (!known.length) return list.replaceChildren(make("p", { className: "none", textContent: t("noSessions") }));
+    const days = Map.groupBy ? Map.groupBy(known, ({ at }) => dayOf(at)) : grouped(known);
+    const parts = [...days].flatMap(([day, entries]) => [
+      make("h2", { textContent: day }),
+      make("ul", {}, ...entries.map((entry) => this.row(entry))),
+    ]);
+    return list.replaceChildren(...parts);
+  }
+
+  row(entry) {
+    const row = clone("session-row");
+    const link = $("a", row);
+    link.href = linkTo(entry.id);
+    link.title = titleOf(entry);
+    $(".name", row).textContent = titleOf(entry);
+    if (entry.id === this.current) {
+      row.classList.add("current");
+      link.setAttribute("aria-current", "page");
+    }
+    link.addEventListener("click", () => this.leave());
+    $(".rename", row).addEventListener("click", () => this.rename(row, entry));
+    $(".delete", row).addEventListener("click", () => this.delete(entry));
+    return row;
+  }
+
+  rename(row, entry) {
+    const input = $("input", row);
+    const finish = (title) => {
+      input.onblur = null;
+      input.blur();
+      if (title && title !== entry.title) noteSession(entry.id, { title, named: true });
+      else this.draw();
+    };
+    for (const other of row.children) other.hidden = other !== input;
+    input.setAttribute("aria-label", t("rename"));
+    input.value = titleOf(entry);
+    input.onblur = () => finish(input.value.trim());
+    input.onkeydown = (event) => {
+      event.stopPropagation();
+      if (event.isComposing || event.keyCode === 229) return;
+      if (event.key === "Enter") finish(input.value.trim());
+      if (event.key === "Escape") finish("");
+    };
+    input.focus();
+    input.select();
+  }
+
+  async delete(entry) {
+    const more = t("deleteMore", { title: titleOf(entry) });
+    if (!(await confirmed(t("deleteTitle"), more, t("delete")))) return;
+    this.deleting = entry.id;
+    try {
+      await deleteSession(entry.id);
+    } catch (error) {
+      // One that is gone already is as deleted as it can be.
+      if (error.status !== 404) return void tell(whatHappened(error.code ?? "upstream_unavailable"));
+    }
+    this.on.deleted(entry.id);
+    forgetSession(entry.id);
+  }
+}
+
+function grouped(entries) {
+  const days = new Map();
+  for (const entry of entries) days.set(dayOf(entry.at), [...(days.get(dayOf(entry.at)) ?? []), entry]);
+  return days;
+}

@@ -1,0 +1,135 @@
+"""Replies are Markdown; they look the same whether they come at once or piece by piece."""
+
+import pytest
+
+from tests.gateway.harness import Gateway
+from tests.web.page.conftest import Visit
+
+# Shows texts in turn, as they grow, and tells the HTML after each; the last text is the whole one.
+SHOW = """async (texts, load) => {
+  const { Prose } = await load("prose");
+  const place = document.createElement("div");
+  document.querySelector("#turns").append(place);
+  const prose = new Prose(place);
+  const shown = texts.map((text, at) => {
+    prose.show(text, { isDone: at === texts.length - 1 });
+    return place.innerHTML;
+  });
+  place.remove();
+  return shown;
+}"""
+
+KOREAN = """**연결을 유지하는 방식(connection)**이에요. *기울임*과 `코드`, ~~지움~~.
+
+1. 하나
+2. **둘**입니다
+
+   두 번째 문단
+
+```python
+# 주석
+print("안녕")
+```
+
+| 이름 | 값 |
+|:--|--:|
+| 가 | `1` |
+| 나 | 두 줄<br>입니다 |
+
+> 인용
+
+- [x] 끝남
+- [ ] 할 일
+
+[문서][doc]를 보세요.
+
+[doc]: https://example.org/doc
+"""
+
+
+async def test_markdown_becomes_what_it_means(served: Gateway, visit: Visit) -> None:
+    reader = await visit(served)
+    [html] = await reader.module(SHOW, [KOREAN])
+    for part in (
+        "<strong>연결을 유지하는 방식(connection)</strong>이에요",
+        "<em>기울임</em>과 <code>코드</code>, <del>지움</del>",
+        "<strong>둘</strong>입니다",
+        '<span class="hljs-comment"># 주석</span>',
+        '<span class="hljs-string">"안녕"</span>',
+        '<td align="right">두 줄<br>입니다</td>',
+        "☑ 끝남",
+        "☐ 할 일",
+        '<a href="https://example.org/doc" target="_blank" rel="noopener noreferrer">문서</a>를',
+    ):
+        assert part in html
+
+
+@pytest.mark.parametrize("step", [1, 7])
+async def test_a_reply_that_grew_reads_as_if_it_had_come_at_once(
+    served: Gateway, visit: Visit, step: int
+) -> None:
+    reader = await visit(served)
+    grown = [KOREAN[:end] for end in range(0, len(KOREAN), step)] + [KOREAN]
+    at_once = (await reader.module(SHOW, [KOREAN]))[-1]
+    assert (await reader.module(SHOW, grown))[-1] == at_once
+
+
+async def test_code_that_is_being_written_looks_like_code(served: Gateway, visit: Visit) -> None:
+    reader = await visit(served)
+    pieces = ["Look:\n\n```", "Look:\n\n```py", "Look:\n\n```python\nprint(1", "done"]
+    first, second, third, _ = await reader.module(SHOW, pieces)
+    for html in (first, second, third):
+        assert '<figure class="code">' in html
+        assert "```" not in html
+    assert '<span class="hljs-built_in">print</span>(' in third
+
+
+async def test_a_long_reply_is_not_drawn_again_with_each_piece(
+    served: Gateway, visit: Visit
+) -> None:
+    reader = await visit(served)
+    made = await reader.module(
+        """async (part, load) => {
+          const { Prose } = await load("prose");
+          const text = part.repeat(Math.ceil(30_000 / part.length));
+          const place = document.createElement("div");
+          const prose = new Prose(place);
+          let made = 0;
+          const observer = new MutationObserver(() => {});
+          observer.observe(place, { childList: true });
+          let updates = 0;
+          let first = null;
+          for (let end = 20; end < text.length; end += 20) {
+            prose.show(text.slice(0, end), { isDone: false });
+            first ??= place.firstChild;
+            updates += 1;
+            for (const record of observer.takeRecords()) made += record.addedNodes.length;
+          }
+          const early = place.children[1];
+          prose.show(text, { isDone: true });
+          const isSame = place.children[1] === early;
+          return { made, updates, isSame, blocks: place.children.length };
+        }""",
+        "Some **text** and `code`.\n\n- one\n- two\n\n```py\nfor i in range(10):\n    i\n```\n\n",
+    )
+    assert made["isSame"]
+    assert made["blocks"] > 900
+    # Each piece makes the block anew that it belongs to, and now and then its neighbour.
+    assert made["made"] < 2 * made["updates"]
+
+
+async def test_code_is_copied_as_it_was_written(served: Gateway, visit: Visit) -> None:
+    reader = await visit(served, permissions=["clipboard-read", "clipboard-write"])
+    await reader.module(
+        """async (text, load) => {
+          const { Prose } = await load("prose");
+          const place = document.createElement("div");
+          document.querySelector("#turns").append(place);
+          new Prose(place).show(text, { isDone: true });
+        }""",
+        '```html\n<b title="x">&amp; "fine"</b>\n```',
+    )
+    await reader.page.locator("#turns .code button").click(force=True)
+    await reader.page.locator("#turns .code button.done").wait_for()
+    text = await reader.page.evaluate("navigator.clipboard.readText()")
+    assert text == '<b title="x">&amp; "fine"</b>'
