@@ -13,24 +13,19 @@
 
 import { Credentials } from "./credentials.js";
 import { frameOf, newEntry, Outbox, tooLong } from "./outbox.js";
+import { Patience } from "./patience.js";
+import { ownGateway, Rest } from "./rest.js";
 import { isOffline, listen, Timers } from "./surroundings.js";
-import {
-  backoffMs, baseOf, ChatError, CloseCode, fitsSubprotocol, getMessages, isFinal, postSession,
-  socketUrl, subprotocols, TIMING,
-} from "./wire.js";
+import { baseOf, CloseCode, fitsSubprotocol, isFinal } from "./wire.js";
+import { openSocket, socketUrl, TIMING } from "./wire.js";
 
 export { compareCursors, Conversation } from "./conversation.js";
-export { backoffMs, ChatError, CloseCode, TIMING } from "./wire.js";
+export { ChatError, createSession } from "./rest.js";
+export { backoffMs } from "./patience.js";
+export { CloseCode, TIMING } from "./wire.js";
 
 const NEW_SESSION_CURSOR = "0.0.end";
 const PER_CONNECTION = ["connect", "retry", "silence", "probe", "leave", "renew"];
-
-/** Begin a session; resolves to `{session_id, created_at, last_accessed, metadata}`. */
-export async function createSession({ url, token, metadata = {}, fetch = globalThis.fetch } = {}) {
-  const credentials = new Credentials(token);
-  const line = { fetch, base: baseOf(url ?? ownGateway()), callMs: TIMING.callMs };
-  return postSession({ ...line, token: await credentials.get() }, metadata);
-}
 
 export class ChatClient extends EventTarget {
   /** "idle", "connecting", "open", "waiting", "offline" or "closed". @type {string} */
@@ -51,16 +46,15 @@ export class ChatClient extends EventTarget {
   #timing;
   #credentials;
   #outbox;
+  #rest;
   #socket = null;
   #dial = null; // an AbortController: aborted as soon as another try replaces this one
   #timers = new Timers();
-  #tries = 0;
-  #openedAt = 0;
+  #patience;
   #heardAt = 0;
-  #hasProgressed = false;
   #complaint = null;
   #openTurn = null;
-  #cancelled = null; // { turn } that is to be cancelled as soon as there is a connection
+  #cancelled = null; // { turn } that is to be cancelled, until it is over
   #life = null; // an AbortController: aborted when the client is closed
 
   constructor({ url, sessionId, cursor, token, outbox, metadata, pageSize, timing, ...own } = {}) {
@@ -72,7 +66,11 @@ export class ChatClient extends EventTarget {
     this.#credentials = new Credentials(token);
     this.#outbox = new Outbox(outbox);
     const { WebSocket = globalThis.WebSocket, fetch = globalThis.fetch, random } = own;
-    this.#options = { metadata: metadata ?? {}, pageSize, WebSocket, fetch, random };
+    if (!WebSocket || !fetch) throw new TypeError("WebSocket, fetch: there is none here; pass one");
+    const [base, credentials] = [this.#base, this.#credentials];
+    this.#rest = new Rest({ base, fetch, credentials, callMs: this.#timing.callMs });
+    this.#options = { metadata: metadata ?? {}, pageSize, WebSocket };
+    this.#patience = new Patience(this.#timing, random);
   }
 
   /** What was sent and is not known to be stored: to be kept over a reload of the page. */
@@ -80,11 +78,12 @@ export class ChatClient extends EventTarget {
     return this.#outbox.entries;
   }
 
-  /** Connect, and stay connected until `close`. */
+  /** Connect, and stay connected until `close`; while it waits for its next try, try now. */
   connect() {
+    if (this.state === "waiting" || this.state === "offline") this.#begin();
     if (this.state !== "idle" && this.state !== "closed") return;
     this.closedBy = null;
-    this.#tries = 0;
+    this.#patience.rest();
     this.#life = new AbortController();
     const [wake, doubt] = [() => this.#wake(), () => this.#doubt()];
     listen({ wake, doubt, signal: this.#life.signal });
@@ -116,14 +115,14 @@ export class ChatClient extends EventTarget {
 
   /** Stop a queued or running turn, by default the one that is open. */
   cancel(turn = this.#openTurn) {
+    this.#cancelled = { turn };
     if (this.state === "open") this.#say({ type: "cancel", turn: turn ?? undefined });
-    else this.#cancelled = { turn };
   }
 
   /** Load a page of messages: the newest, or those before a message id. */
   async history(options = {}) {
     if (!this.sessionId) throw new TypeError("there is no session yet");
-    return this.#call((line) => getMessages(line, this.sessionId, options), this.#life?.signal);
+    return this.#rest.messages(this.sessionId, options, this.#life?.signal);
   }
 
   // Connecting: one try after another
@@ -145,14 +144,13 @@ export class ChatClient extends EventTarget {
   /** See to it that there is a session, and a cursor to read on from. */
   async #prepare(signal) {
     if (!this.sessionId) {
-      const made = await this.#call((line) => postSession(line, this.#options.metadata), signal);
+      const made = await this.#rest.createSession(this.#options.metadata, signal);
       if (signal.aborted) return;
       this.sessionId = made.session_id;
       this.cursor = NEW_SESSION_CURSOR;
     } else if (!this.cursor) {
-      const limit = this.#options.pageSize;
-      const load = (line) => getMessages(line, this.sessionId, { limit });
-      const page = await this.#call(load, signal);
+      const { pageSize: limit } = this.#options;
+      const page = await this.#rest.messages(this.sessionId, { limit }, signal);
       if (signal.aborted) return;
       this.cursor = page.cursor;
       this.#tell("reset", page);
@@ -160,33 +158,21 @@ export class ChatClient extends EventTarget {
   }
 
   #open(token) {
-    const { WebSocket } = this.#options;
-    const url = socketUrl(this.#base, this.sessionId, this.cursor);
-    const socket = (this.#socket = new WebSocket(url, subprotocols(token)));
     const isCurrent = () => socket === this.#socket;
-    socket.onopen = () => {
-      if (isCurrent() && token !== null && !fitsSubprotocol(token)) this.#authenticate(token);
-    };
-    socket.onmessage = ({ data }) => isCurrent() && this.#hear(JSON.parse(data));
-    socket.onclose = ({ code, reason }) => isCurrent() && this.#lose({ code, reason });
-    socket.onerror = () => {}; // `close` follows, and knows more
-  }
-
-  async #call(send, signal) {
-    const { fetch } = this.#options;
-    const line = { fetch, base: this.#base, signal, callMs: this.#timing.callMs };
-    try {
-      return await send({ ...line, token: await this.#credentials.get() });
-    } catch (error) {
-      if (error.status !== 401 || !this.#credentials.isRenewable) throw error;
-      return send({ ...line, token: await this.#credentials.renew() });
-    }
+    const socket = openSocket(this.#options.WebSocket, {
+      url: socketUrl(this.#base, this.sessionId, this.cursor),
+      token,
+      opened: () => isCurrent() && !fitsSubprotocol(token) && this.#authenticate(token),
+      heard: (frame) => isCurrent() && this.#hear(frame),
+      closed: (why) => isCurrent() && this.#lose(why),
+    });
+    this.#socket = socket;
   }
 
   #fail(error) {
     const { status, retryable, retryAfterMs, message } = error;
     if (status === 401) this.#lose({ code: CloseCode.UNAUTHORIZED, reason: message });
-    else if (status === 404) this.#finish(CloseCode.SESSION_GONE, message);
+    else if (error.code === "session_not_found") this.#finish(CloseCode.SESSION_GONE, message);
     else if (status && !retryable) this.#finish(status, message);
     else this.#lose({ reason: message, afterMs: retryAfterMs });
   }
@@ -205,13 +191,8 @@ export class ChatClient extends EventTarget {
 
   #wait(afterMs) {
     this.#stop();
-    const { backoffCapMs } = this.#timing;
-    const lastedMs = this.#openedAt && Date.now() - this.#openedAt;
-    if (this.#hasProgressed || lastedMs >= this.#timing.stableMs) this.#tries = 0;
-    this.#openedAt = 0;
-    this.#hasProgressed = false;
-    const delayMs = isOffline() ? backoffCapMs : (afterMs ?? this.#backoff(this.#tries));
-    this.#tries += 1;
+    const usualMs = this.#patience.nextMs(Date.now());
+    const delayMs = isOffline() ? this.#timing.backoffCapMs : (afterMs ?? usualMs);
     this.retryAt = Date.now() + delayMs;
     this.#timers.set("retry", delayMs, () => this.#begin());
     this.#to(isOffline() ? "offline" : "waiting", { retryInMs: delayMs });
@@ -243,7 +224,7 @@ export class ChatClient extends EventTarget {
     this.#heardAt = Date.now();
     if (frame.id) {
       this.cursor = frame.id;
-      this.#hasProgressed = true;
+      this.#patience.rest();
     }
     if (frame.type === "ready" && !this.#greet(frame)) return;
     this.#heed(frame);
@@ -254,7 +235,7 @@ export class ChatClient extends EventTarget {
   #heed(frame) {
     switch (frame.type) {
       case "accepted":
-        this.#hasProgressed = true;
+        this.#patience.rest();
         this.#settle(frame.request_id);
         break;
       case "start":
@@ -262,11 +243,14 @@ export class ChatClient extends EventTarget {
         this.#settle(frame.request_id);
         break;
       case "complete":
-        this.#openTurn = null;
+        this.#openTurn = this.#cancelled = null;
         break;
       case "error":
-        if (frame.turn !== undefined) this.#openTurn = null;
-        else this.#refuse(frame);
+        if (frame.turn !== undefined || frame.code === "nothing_to_cancel") {
+          this.#openTurn = this.#cancelled = null;
+        } else {
+          this.#refuse(frame);
+        }
         break;
       case "reconnect":
         this.#timers.set("leave", frame.after_ms, () => this.#begin());
@@ -278,9 +262,7 @@ export class ChatClient extends EventTarget {
     if (!frame.resumed) {
       // What is missing is in the history, and its cursor says where to go on.
       this.cursor = null;
-      if (this.#tries === 0) this.#begin();
-      else this.#wait(null);
-      this.#tries += 1;
+      this.#wait(this.#patience.isFresh ? 0 : null);
       return false;
     }
     this.#timers.clear("connect");
@@ -289,7 +271,7 @@ export class ChatClient extends EventTarget {
     this.limits = frame.limits;
     this.#complaint = null;
     this.#openTurn = frame.turn?.turn ?? null;
-    this.#openedAt = Date.now();
+    this.#patience.opened(Date.now());
     this.#watch(2000 * frame.heartbeat_s + this.#timing.silenceMs);
     this.#planRenewal();
     this.#to("open");
@@ -332,7 +314,7 @@ export class ChatClient extends EventTarget {
     // If there is no new one, the gateway closes with 4001 in time, and another try is made.
     const token = await this.#credentials.renew().catch(() => null);
     if (socket !== this.#socket) return;
-    if (token !== null) this.#authenticate(token);
+    this.#authenticate(token);
     this.#planRenewal();
   }
 
@@ -349,7 +331,7 @@ export class ChatClient extends EventTarget {
 
   #transmit(entry) {
     if (this.state !== "open") return;
-    this.#timers.clear(entry.requestId);
+    this.#timers.clear(`send ${entry.requestId}`);
     const text = JSON.stringify(frameOf(entry));
     const error = tooLong(text, this.limits.max_frame_bytes);
     if (error) this.#refuse({ ...error, request_id: entry.requestId });
@@ -357,7 +339,7 @@ export class ChatClient extends EventTarget {
   }
 
   #settle(requestId) {
-    if (requestId !== undefined && this.#outbox.settle(requestId)) this.#timers.clear(requestId);
+    if (requestId !== undefined && this.#outbox.settle(requestId)) this.#timers.clear(`send ${requestId}`);
   }
 
   #refuse(error) {
@@ -365,18 +347,17 @@ export class ChatClient extends EventTarget {
     if (requestId === undefined) this.#complaint = error.message;
     // The connection is about to be closed, and what is to be done then depends on the token.
     if (error.code === "unauthorized") return;
-    const { sendForMs } = this.#timing;
-    const backoff = (tries) => this.#backoff(tries);
-    const verdict = this.#outbox.refuse(requestId, error, { now: Date.now(), sendForMs, backoff });
+    const verdict = this.#outbox.refuse(requestId, error, {
+      now: Date.now(),
+      sendForMs: this.#timing.sendForMs,
+      backoff: (tries) => this.#patience.waitMs(tries),
+    });
     if (!verdict) return;
     const { entry, afterMs } = verdict;
     const detail = { requestId, message: entry.message, error };
-    if (afterMs === null) {
-      this.#tell("refused", detail);
-    } else {
-      this.#timers.set(requestId, afterMs, () => this.#transmit(entry));
-      this.#tell("delayed", { ...detail, retryInMs: afterMs });
-    }
+    if (afterMs === null) return void this.#tell("refused", detail);
+    this.#timers.set(`send ${requestId}`, afterMs, () => this.#transmit(entry));
+    this.#tell("delayed", { ...detail, retryInMs: afterMs });
   }
 
   #refuseAll(message) {
@@ -405,25 +386,16 @@ export class ChatClient extends EventTarget {
   }
 
   #authenticate(token) {
-    this.#say({ type: "auth", token });
-  }
-
-  #backoff(tries) {
-    return backoffMs(tries, this.#timing, this.#options.random);
+    if (token !== null) this.#say({ type: "auth", token });
   }
 
   #to(state, more = {}) {
     const previous = this.state;
     this.state = state;
-    if (state !== previous || state === "waiting") this.#tell("state", { state, previous, ...more });
+    if (state !== previous) this.#tell("state", { state, previous, ...more });
   }
 
   #tell(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
-}
-
-// The gateway that this file was loaded from, as `web/midm-chat.js` below wherever it is.
-function ownGateway() {
-  return new URL("../", import.meta.url);
 }

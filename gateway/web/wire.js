@@ -30,24 +30,14 @@ export const CloseCode = Object.freeze({
   SESSION_GONE: 4504,
 });
 
+const PROTOCOL = "midm.chat.v1";
+
 // Sent again by the client with the same request_id, as protocol.md says. Not `turn_in_progress`:
 // only the user knows whether to wait, or to cancel what is being written.
 const TRIED_AGAIN = new Set([
   ...["rate_limited", "queue_full", "upstream_unavailable", "upstream_timeout"],
   ...["storage_error", "shutting_down"],
 ]);
-
-/** An error as the gateway says it, or one that kept a call from being answered. */
-export class ChatError extends Error {
-  constructor({ code, message, retryable = false, retryAfterMs = null, status = null }) {
-    super(message);
-    this.name = "ChatError";
-    this.code = code;
-    this.retryable = retryable;
-    this.retryAfterMs = retryAfterMs;
-    this.status = status;
-  }
-}
 
 /** Whether a refused message is sent again without asking anybody. */
 export function isTriedAgain(code) {
@@ -57,11 +47,6 @@ export function isTriedAgain(code) {
 /** Whether a close code forbids to come back. */
 export function isFinal(code) {
   return code >= 4500 && code <= 4999;
-}
-
-/** Full jitter: any wait from nothing to a bound that doubles with each try, up to the cap. */
-export function backoffMs(tries, { backoffBaseMs, backoffCapMs }, random = Math.random) {
-  return random() * Math.min(backoffCapMs, backoffBaseMs * 2 ** Math.min(tries, 30));
 }
 
 /** Make up a request_id that nobody else has. */
@@ -94,66 +79,19 @@ export function socketUrl(base, sessionId, after) {
   return url.href;
 }
 
-/** Offer our protocol, and a token where it fits (RFC 7230, section 3.2.6). */
-export function subprotocols(token) {
-  return fitsSubprotocol(token) ? ["midm.chat.v1", `bearer.${token}`] : ["midm.chat.v1"];
+/** Open a WebSocket; what happens to it is told to `opened`, `heard` and `closed`. */
+export function openSocket(WebSocket, { url, token, opened, heard, closed }) {
+  // A page can send no header; as a subprotocol the token is there before anybody has to wait.
+  const isIn = token !== null && fitsSubprotocol(token);
+  const socket = new WebSocket(url, isIn ? [PROTOCOL, `bearer.${token}`] : [PROTOCOL]);
+  socket.onopen = opened;
+  socket.onmessage = ({ data }) => heard(JSON.parse(data));
+  socket.onclose = ({ code, reason }) => closed({ code, reason });
+  socket.onerror = () => {}; // `close` follows, and knows more
+  return socket;
 }
 
-/** Whether a token can be in a handshake; if not, it goes in the first frame. */
+/** Whether a token can be a subprotocol (RFC 7230, section 3.2.6); if not, it is a frame. */
 export function fitsSubprotocol(token) {
-  return token !== null && /^[A-Za-z0-9._~+-]+$/.test(token);
-}
-
-/** Begin a session; resolves to `{session_id, created_at, …}`, rejects with `ChatError`. */
-export function postSession(line, metadata) {
-  return call(line, "api/sessions", { method: "POST", body: JSON.stringify({ metadata }) });
-}
-
-/** Load a page of messages; rejects with `ChatError`. */
-export function getMessages(line, sessionId, { limit, before, includeReplaced } = {}) {
-  const query = new URLSearchParams();
-  if (limit !== undefined) query.set("limit", String(limit));
-  if (before !== undefined && before !== null) query.set("before", before);
-  if (includeReplaced) query.set("include", "replaced");
-  const path = `api/sessions/${encodeURIComponent(sessionId)}/messages`;
-  return call(line, query.size ? `${path}?${query}` : path, { method: "GET" });
-}
-
-// `line` is { fetch, base, token, signal, callMs }.
-async function call({ fetch, base, token, signal, callMs }, path, { method, body }) {
-  const headers = body === undefined ? {} : { "Content-Type": "application/json" };
-  if (token) headers.Authorization = `Bearer ${token}`;
-  const late = new AbortController();
-  const giveUp = () => late.abort();
-  const timer = setTimeout(giveUp, callMs);
-  signal?.addEventListener("abort", giveUp);
-  try {
-    const options = { method, headers, body, cache: "no-store", signal: late.signal };
-    const reply = await fetch(new URL(path, base).href, options);
-    const answer = await reply.json().catch(() => null);
-    if (!reply.ok || answer === null) throw problem(reply, answer);
-    return answer;
-  } catch (error) {
-    throw error instanceof ChatError ? error : unreachable(error);
-  } finally {
-    clearTimeout(timer);
-    signal?.removeEventListener("abort", giveUp);
-  }
-}
-
-function problem(reply, answer) {
-  const { status } = reply;
-  const seconds = Number(reply.headers.get("Retry-After"));
-  return new ChatError({
-    code: answer?.code ?? "internal",
-    message: answer?.detail ?? `The gateway answered with ${status}.`,
-    retryable: answer?.retryable ?? (status >= 500 || status === 429 || reply.ok),
-    retryAfterMs: seconds > 0 ? seconds * 1000 : null,
-    status,
-  });
-}
-
-function unreachable(error) {
-  const message = `The gateway cannot be reached: ${error.message}`;
-  return new ChatError({ code: "unreachable", message, retryable: true });
+  return token === null || /^[A-Za-z0-9._~+-]+$/.test(token);
 }
