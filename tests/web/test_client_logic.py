@@ -14,6 +14,8 @@ def test_the_tests_in_javascript_pass(name: str) -> None:
     node = shutil.which("node")
     if node is None:
         pytest.skip("there is no Node.js")
-    command = [node, "--no-warnings", "--expose-gc", "--test", "--test-reporter=spec", PURE / name]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    command = [node, "--no-warnings", "--expose-gc", "--test", "--test-reporter=spec"]
+    done = subprocess.run(
+        [*command, PURE / name], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
