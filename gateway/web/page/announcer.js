@@ -4,16 +4,17 @@ import { $ } from "./dom.js";
 import { t } from "./i18n.js";
 
 const PORTION = 300; // characters that are read as one
+const MAX_LINES = 200;
 const place = $("#announcer");
 
 export function say(text) {
   const line = document.createElement("p");
   line.textContent = text;
   place.append(line);
+  while (place.children.length > MAX_LINES) place.firstChild.remove();
 }
 
 export function sayStarted() {
-  place.replaceChildren();
   say(t("say.started"));
 }
 

@@ -6,6 +6,7 @@
 
 import { ChatClient, Conversation } from "../midm-chat.js";
 import { CallFailed, GATEWAY, messages } from "./api.js";
+import { Pending } from "./pending.js";
 import { apiKey, outbox, saveOutbox } from "./store.js";
 
 const RETRY_MS = [1000, 2000, 4000, 8000, 15_000];
@@ -16,7 +17,7 @@ export class Chat extends EventTarget {
     super();
     this.id = id;
     this.conversation = new Conversation();
-    this.pending = []; // [{requestId, message, replaces, errorCode}]
+    this.pending = new Pending();
     this.nextBefore = null;
     this.client = null;
     this.loading = id ? "connecting" : "idle";
@@ -38,7 +39,7 @@ export class Chat extends EventTarget {
   /** What has to end before the next message: "writing" a reply, "sending" one, or null. */
   get waits() {
     if (this.conversation.open) return "writing";
-    return this.pending.length ? "sending" : null;
+    return this.pending.isEmpty ? null : "sending";
   }
 
   get maxChars() {
@@ -86,11 +87,10 @@ export class Chat extends EventTarget {
 
   /** What was sent and not taken, taken back. */
   takeBack() {
-    const texts = this.pending.filter(({ isRepeat }) => !isRepeat).map(({ message }) => message);
-    this.pending = [];
+    const typed = this.pending.takeBack();
     if (this.id) saveOutbox(this.id, []);
     this.fire("turns");
-    return texts.join("\n\n");
+    return typed;
   }
 
   send(text, replaces) {
@@ -128,12 +128,6 @@ export class Chat extends EventTarget {
     }
   }
 
-  /** A message on its way, in the shape of a turn. */
-  asTurn({ requestId, message, errorCode }) {
-    const isHeld = this.state !== "open" && this.state !== "connecting";
-    return { turn: requestId, status: "pending", user: { content: message }, reply: null, errorCode, isHeld };
-  }
-
   take(page) {
     this.nextBefore = page.next_before;
     this.conversation.load(page);
@@ -155,7 +149,7 @@ export class Chat extends EventTarget {
     on("state", () => this.stateChanged());
     on("ready", () => this.ready());
     on("sent", (sent) => this.sent(sent));
-    on("accepted", (frame) => this.accepted(frame));
+    on("accepted", (frame) => this.settled(frame.request_id));
     on("delayed", (delayed) => this.delayed(delayed));
     on("refused", (refused) => this.refused(refused));
     on("reset", (page) => this.reset(page));
@@ -173,7 +167,7 @@ export class Chat extends EventTarget {
     if (this.isRetrying) return;
     this.retryAt = this.client.retryAt;
     this.fire("state");
-    if (this.pending.length) this.fire("turns");
+    if (!this.pending.isEmpty) this.fire("turns");
     if (this.state !== "closed" || !this.closedBy) return;
     if (this.closedBy.code === 4504) this.fire("gone");
     if (this.closedBy.code === 4500) this.fire("locked");
@@ -187,12 +181,8 @@ export class Chat extends EventTarget {
     this.fire("state");
   }
 
-  sent({ requestId, message, replaces, turn }) {
-    if (this.pending.some((one) => one.requestId === requestId)) return;
-    const replaced = replaces ?? turn;
-    const repeated = this.conversation.turns.find((one) => one.turn === replaced)?.user?.content;
-    const isRepeat = message === undefined || message === repeated;
-    this.pending.push({ requestId, message: message ?? repeated ?? "", replaces: replaced, isRepeat });
+  sent(message) {
+    this.pending.add(message, (turn) => this.conversation.turn(turn)?.user?.content);
     this.keepOutbox();
     this.fire("turns");
   }
@@ -203,23 +193,19 @@ export class Chat extends EventTarget {
   }
 
   delayed({ requestId, error }) {
-    const known = this.pending.find((one) => one.requestId === requestId);
+    const known = this.pending.find(requestId);
     if (known) known.errorCode = error.code;
     this.fire("turns");
   }
 
-  accepted({ request_id: requestId }) {
-    this.settled(requestId);
-  }
-
   refused({ requestId, message, error }) {
-    const known = this.pending.find((one) => one.requestId === requestId);
+    const isRepeat = this.pending.find(requestId)?.isRepeat;
     this.settled(requestId);
-    this.fire("refused", { message: known?.isRepeat ? "" : message, code: error.code });
+    this.fire("refused", { message: isRepeat ? "" : message, code: error.code });
   }
 
   settled(requestId) {
-    this.pending = this.pending.filter((one) => one.requestId !== requestId);
+    this.pending.settle(requestId);
     this.keepOutbox();
     this.fire("turns");
   }

@@ -93,7 +93,8 @@ function fitting(messages, query) {
 
 function excerpt(content, query) {
   const text = content.normalize("NFC").replace(/\s+/g, " ");
-  const word = words(query)[0];
+  const whole = words(query).join(" ");
+  const word = folded(text).includes(whole) ? whole : words(query)[0];
   const at = folded(text).indexOf(word);
   if (at < 0) return [text.slice(0, 2 * AROUND)];
   const from = Math.max(0, at - AROUND);

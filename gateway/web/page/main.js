@@ -1,28 +1,29 @@
 // The page: what is in view, and who tells whom.
 
 import { sayFinished, sayStarted } from "./announcer.js";
-import { health } from "./api.js";
 import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
 import { Connection } from "./connection.js";
 import { detailsOf } from "./details.js";
 import { askKey, showDetails, showHelp } from "./dialogs.js";
-import { $, label, make } from "./dom.js";
+import { $, label } from "./dom.js";
 import { exportSession } from "./export.js";
 import { Finder } from "./finder.js";
 import { currentLanguage, onLanguage, setLanguage, showLanguage, t } from "./i18n.js";
 import { startKeys } from "./keys.js";
-import { hush, showHealth, tell } from "./notices.js";
-import { isShort, keepPlace, lookAt, startScrolling, toEnd } from "./scroller.js";
-import { linkTo, Sidebar, titleOf } from "./sidebar.js";
+import { hush, refreshHealth, tell } from "./notices.js";
+import { Older } from "./older.js";
+import { startScrolling, toEnd } from "./scroller.js";
+import { Sidebar } from "./sidebar.js";
 import { apiKey, draft, forgetSession, noteSession, onSessions, saveDraft, session } from "./store.js";
 import { startTheme } from "./theme.js";
+import { idOf, linkTo, titleFrom, titleOf } from "./titles.js";
 import { Transcript } from "./transcript.js";
 import { whatHappened, whatNext } from "./turn-state.js";
 import { visible } from "./versions.js";
+import { hideGone, showGone, startWelcome } from "./welcome.js";
 
 const NEW = "new";
-const MAX_TITLE = 60;
 
 let chat = null;
 
@@ -35,7 +36,8 @@ const composer = new Composer({
   busy: (what) => tell(t(what === "writing" ? "busy" : "hintSending"), { isCalm: true }),
 });
 const sidebar = new Sidebar({ deleted });
-const finder = new Finder(revealHit);
+const older = new Older(() => chat, transcript);
+const finder = new Finder(({ turn }) => void older.reveal(turn));
 const connection = new Connection(reconnect);
 
 // What is in view
@@ -45,9 +47,8 @@ function show(next) {
   chat = next;
   hush();
   if (finder.isOpen) finder.close();
-  $("#gone").hidden = true;
+  hideGone();
   $("#older").hidden = !chat?.id;
-  $("#composer").hidden = false;
   transcript.open(chat);
   sidebar.show(chat?.id ?? null);
   connection.show(chat);
@@ -74,7 +75,7 @@ function listen(one) {
 }
 
 async function route() {
-  const id = decodeURIComponent(location.hash.replace(/^#\/?/, ""));
+  const id = idOf(location.hash);
   if (id === (chat?.id ?? "")) return;
   if (!id) return void show(null);
   show(new Chat(id));
@@ -86,16 +87,11 @@ async function route() {
 function settleIn() {
   noteSession(chat.id, { title: session(chat.id)?.title || firstWords() });
   toEnd();
-  fillWindow();
+  older.fillWindow();
 }
 
 function firstWords() {
-  return chat.nextBefore ? "" : shortened(chat.conversation.turns[0]?.user?.content ?? "");
-}
-
-function shortened(text) {
-  const line = text.trim().split("\n")[0];
-  return line.length > MAX_TITLE ? `${line.slice(0, MAX_TITLE - 1)}…` : line;
+  return chat.nextBefore ? "" : titleFrom(chat.conversation.turns[0]?.user?.content ?? "");
 }
 
 function drawFrame() {
@@ -122,7 +118,7 @@ function stateChanged() {
 }
 
 function becameKnown() {
-  noteSession(chat.id, { title: shortened(chat.pending[0]?.message ?? ""), at: Date.now() });
+  noteSession(chat.id, { title: titleFrom(chat.pending.first), at: Date.now() });
   saveDraft(chat.id, draft(NEW));
   saveDraft(NEW, null);
   history.replaceState(null, "", linkTo(chat.id));
@@ -131,7 +127,7 @@ function becameKnown() {
 }
 
 function started({ user_message: message }) {
-  const title = session(chat.id)?.title || shortened(message.content);
+  const title = session(chat.id)?.title || titleFrom(message.content);
   noteSession(chat.id, { title, at: Date.now() });
   hush();
   sayStarted();
@@ -148,18 +144,13 @@ function refused({ message, code }) {
 }
 
 function gone() {
-  if (sidebar.deleting === chat.id) return;
-  const forget = make("button", { type: "button", className: "primary", textContent: t("goneForget") });
   const { id } = chat;
-  forget.addEventListener("click", () => {
+  if (sidebar.deleting === id) return;
+  showGone(() => {
     forgetSession(id);
     newChat();
   });
-  const words = [make("h2", { textContent: t("goneTitle") }), make("p", { textContent: t("goneMore") })];
-  $("#gone").replaceChildren(...words, make("div", { className: "buttons" }, forget));
-  $("#gone").hidden = false;
   $("#older").hidden = true;
-  $("#composer").hidden = true;
   hush();
   toEnd();
 }
@@ -227,60 +218,17 @@ function reconnect() {
   chat.retryNow();
 }
 
-async function revealHit({ turn }) {
-  const one = chat;
-  while (one === chat && !one.conversation.turns.some((known) => known.turn === turn)) {
-    if (!(await loadOlder())) return;
-  }
-  const found = one === chat && transcript.reveal(turn);
-  if (!found) return;
-  lookAt(found);
-  found.classList.add("found");
-  found.addEventListener("animationend", () => found.classList.remove("found"), { once: true });
-}
-
-// Older messages
-
-async function loadOlder() {
-  const one = chat;
-  if (!one?.nextBefore || one.older) return false;
-  $("#older").hidden = false;
-  const isMore = await one.loadOlder();
-  if (one !== chat) return false;
-  keepPlace(() => {
-    $("#older").hidden = true;
-    transcript.draw();
-  });
-  return isMore;
-}
-
-async function fillWindow() {
-  while (chat?.nextBefore && isShort() && (await loadOlder()));
-}
-
 // The rest of the page
 
-async function refreshHealth() {
-  try {
-    showHealth(await health());
-  } catch {
-    // The connection tells when the gateway is away.
-  }
+function choose(idea) {
+  composer.fill(idea);
+  composer.changed();
+  composer.focus();
 }
 
 function drawLanguage() {
   $("#language span").textContent = t("otherLanguageShort");
   label($("#language"), t("otherLanguage"));
-  const ideas = [1, 2, 3, 4].map((place) => {
-    const button = make("button", { type: "button", textContent: t(`idea${place}`) });
-    button.addEventListener("click", () => {
-      composer.fill(button.textContent);
-      composer.changed();
-      composer.focus();
-    });
-    return make("li", {}, button);
-  });
-  $("#ideas").replaceChildren(...ideas);
   transcript.relabel();
   drawFrame();
 }
@@ -303,8 +251,9 @@ startKeys({
   box: () => composer.focus(),
   help: () => void showHelp(),
 });
-startScrolling(() => void loadOlder());
+startScrolling(() => void older.load());
 startTheme();
+startWelcome(choose);
 showLanguage();
 drawLanguage();
 refreshHealth();

@@ -1,5 +1,6 @@
 // What the reader has to know now (a notice above the box), or may like to know (a banner).
 
+import { health } from "./api.js";
 import { $ } from "./dom.js";
 import { onLanguage, t } from "./i18n.js";
 import { recall, remember } from "./store.js";
@@ -21,11 +22,15 @@ export function hush() {
   notice.textContent = "";
 }
 
-/** Show what `/api/health` gives reason to: that the model is simulated, or away. */
-export function showHealth(health) {
-  if (health.simulated) bannerKey = "simulated";
-  else bannerKey = health.llm_server_available ? null : "modelAway";
-  draw();
+/** Ask how the gateway is, and say so if its model is simulated, or away. */
+export async function refreshHealth() {
+  try {
+    const { simulated, llm_server_available: isThere } = await health();
+    bannerKey = simulated ? "simulated" : isThere ? null : "modelAway";
+    draw();
+  } catch {
+    // The connection tells when the gateway is away.
+  }
 }
 
 function draw() {

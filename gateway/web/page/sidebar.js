@@ -3,17 +3,15 @@
 import { deleteSession, listSessions } from "./api.js";
 import { confirmed } from "./dialogs.js";
 import { $, clone, make } from "./dom.js";
-import { dayOf, moment, onLanguage, t } from "./i18n.js";
+import { dayOf, onLanguage, t } from "./i18n.js";
 import { tell } from "./notices.js";
 import { apiKey, forgetSession, noteSession, onSessions, recall, remember, session, sessions } from "./store.js";
+import { linkTo, titleOf } from "./titles.js";
 import { whatHappened } from "./turn-state.js";
 
 const app = $("#app");
 const list = $("#sessions");
 const phone = matchMedia("(max-width: 48rem)");
-
-export const titleOf = ({ title, at }) => title || t("untitled", { at: moment(at) });
-export const linkTo = (id) => `#/${id}`;
 
 export class Sidebar {
   /** `on` has `deleted(id)`. */

@@ -30,7 +30,7 @@ export class Transcript {
     const { conversation, pending } = this.chat;
     const found = branches(conversation.turns);
     const isBusy = this.chat.waits !== null;
-    const cut = Math.min(...pending.map(({ replaces }) => replaces ?? Infinity));
+    const cut = pending.replacesFrom;
     const shown = new Set();
     for (const message of conversation.loose) {
       const view = this.view(message.message_id);
@@ -46,9 +46,9 @@ export class Transcript {
       // What came after the newest version has nothing to do with an older one.
       if (view.isOld) return this.arrange(shown);
     }
-    for (const one of pending) {
-      shown.add(one.requestId);
-      this.view(one.requestId).show([{ turn: this.chat.asTurn(one), followers: [] }], { isBusy: true });
+    for (const turn of pending.asTurns({ isHeld: !["open", "connecting"].includes(this.chat.state) })) {
+      shown.add(turn.turn);
+      this.view(turn.turn).show([{ turn, followers: [] }], { isBusy: true });
     }
     return this.arrange(shown);
   }

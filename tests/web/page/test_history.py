@@ -1,0 +1,151 @@
+"""Long conversations, searching, exporting, and the list of conversations."""
+
+import json
+
+from playwright.async_api import Route, expect
+
+from tests.gateway.harness import Gateway
+from tests.llm.scripted import ScriptedModel
+from tests.web.page.conftest import Visit
+from tests.web.page.reader import Reader
+from tests.web.page.test_chat import exchange
+
+
+async def long_conversation(served: Gateway, model: ScriptedModel, turns: int) -> str:
+    """Have a conversation of so many turns; return its session."""
+    model.autoreply(lambda messages: [f"Reply to {messages[-1]['content']}.\n\nMore text.\n\nEnd."])
+    session_id: str = (await served.http.post("/api/sessions", json={})).json()["session_id"]
+    for number in range(1, turns + 1):
+        body = {"session_id": session_id, "message": f"question {number}"}
+        (await served.http.post("/api/chat", json=body)).raise_for_status()
+    return session_id
+
+
+async def open_session(reader: Reader, session_id: str) -> None:
+    await reader.page.goto(f"{reader.url}#/{session_id}")
+
+
+async def test_older_messages_come_as_one_scrolls_up(
+    served: Gateway, model: ScriptedModel, visit: Visit
+) -> None:
+    session_id = await long_conversation(served, model, 70)
+    reader = await visit(served)
+    await open_session(reader, session_id)
+    await reader.sees("Reply to question 70.")
+    await expect(reader.turns).to_have_count(30)
+    await reader.until("(s => s.scrollHeight - s.clientHeight - s.scrollTop < 5)(scroller)")
+    place = """() => Math.round(
+      document.querySelector("[data-turn='43']").getBoundingClientRect().top)"""
+    before = await reader.page.evaluate(f"(scroller.scrollTop = 300, ({place})())")
+    await expect(reader.turns).to_have_count(60)
+    # What was read stays where it was.
+    await expect(reader.page.locator("#older")).to_be_hidden()
+    assert abs(await reader.page.evaluate(place) - before) <= 2
+    await reader.page.evaluate("scroller.scrollTop = 0")
+    await expect(reader.turns).to_have_count(70)
+    numbers = await reader.turns.evaluate_all("all => all.map((one) => Number(one.dataset.turn))")
+    assert numbers == list(range(1, 71))
+
+
+async def test_a_search_leads_to_a_message_that_was_not_loaded(
+    served: Gateway, model: ScriptedModel, visit: Visit
+) -> None:
+    session_id = await long_conversation(served, model, 50)
+    found = (await served.http.get(f"/api/sessions/{session_id}/messages?limit=100")).json()
+    found["messages"] = [m for m in found["messages"] if "question 3" in m["content"]][:2]
+    reader = await visit(served)
+
+    async def search(route: Route) -> None:
+        await route.fulfill(json=found)
+
+    await reader.page.route("**/messages?q=*", search)
+    await open_session(reader, session_id)
+    await reader.sees("Reply to question 50.")
+    await reader.page.keyboard.press("Control+Shift+f")
+    await reader.page.locator("#finder-input").fill("QUESTION 3")
+    hits = reader.page.locator("#finder li button")
+    await expect(hits).to_have_count(2)
+    await expect(hits.first.locator("mark")).to_have_text("question 3")
+    await hits.first.click()
+    await expect(reader.page.locator("[data-turn='3']")).to_be_in_viewport()
+    await reader.page.locator("#finder-input").press("Escape")
+    await expect(reader.page.locator("#finder")).to_be_hidden()
+
+
+async def test_a_gateway_that_cannot_search_shows_only_what_fits(
+    served: Gateway, model: ScriptedModel, visit: Visit
+) -> None:
+    reader = await visit(served, expected=("404",))
+    await exchange(reader, model, "apples", "pears")
+    await reader.page.locator("#search-open").click()
+    await reader.page.locator("#finder-input").fill("pear")
+    await expect(reader.page.locator("#finder li")).to_have_count(1)
+    await reader.page.locator("#finder-input").fill("plums")
+    await expect(reader.page.locator("#finder .count")).to_have_text("Nothing found.")
+    await reader.page.route("**/messages?q=*", lambda route: route.fulfill(status=404, json={}))
+    await reader.page.locator("#finder-input").fill("pears")
+    await expect(reader.page.locator("#finder .count")).to_contain_text("did not work")
+
+
+async def test_a_conversation_is_saved_as_a_file(
+    served: Gateway, model: ScriptedModel, visit: Visit
+) -> None:
+    reader = await visit(served)
+    await exchange(reader, model, "나의 질문?", "reply")
+    await reader.page.route(
+        "**/export?format=jsonl", lambda route: route.fulfill(body='{"role":"user"}\n')
+    )
+    await reader.page.locator("#export").click()
+    async with reader.page.expect_download() as downloading:
+        await reader.page.get_by_role("button", name="JSON Lines").click()
+    download = await downloading.value
+    assert download.suggested_filename == "나의-질문.jsonl"
+    assert json.loads((await download.path()).read_text()) == {"role": "user"}
+
+
+async def test_a_gateway_that_cannot_export_is_named_as_such(
+    served: Gateway, model: ScriptedModel, visit: Visit
+) -> None:
+    reader = await visit(served, expected=("404",))
+    await exchange(reader, model, "question", "reply")
+    await reader.page.route("**/export?*", lambda route: route.fulfill(status=404, json={}))
+    await reader.page.locator("#export").click()
+    await reader.page.get_by_role("button", name="Markdown").click()
+    await expect(reader.notice).to_have_text("This gateway cannot export conversations.")
+
+
+async def test_conversations_are_listed_renamed_opened_and_deleted(
+    served: Gateway, model: ScriptedModel, visit: Visit
+) -> None:
+    reader = await visit(served)
+    await exchange(reader, model, "apples", "green")
+    await reader.page.locator("#new-chat").click()
+    await expect(reader.page.locator("#welcome")).to_be_visible()
+    await exchange(reader, model, "pears", "yellow")
+    names = reader.page.locator("#sessions .name")
+    await expect(names).to_have_text(["pears", "apples"])
+    other = await reader.second_tab()
+    apples = reader.page.locator("#sessions li", has_text="apples")
+    await apples.hover()
+    await apples.get_by_role("button", name="Rename").click()
+    await reader.page.keyboard.type("사과")
+    await reader.page.keyboard.press("Enter")
+    await expect(other.page.locator("#sessions .name")).to_have_text(["pears", "사과"])
+    await reader.page.get_by_text("사과").click()
+    await reader.sees("green")
+    await expect(reader.page.locator("#title")).to_have_text("사과")
+    await reader.page.go_back()
+    await reader.sees("yellow")
+    pears = other.page.locator("#sessions li", has_text="pears")
+    await pears.hover()
+    await pears.get_by_role("button", name="Delete").click()
+    await expect(other.page.locator("#ask")).to_contain_text("“pears”")
+    await other.page.get_by_role("button", name="Cancel").click()
+    await expect(other.page.locator("#sessions li")).to_have_count(2)
+    await pears.hover()
+    await pears.get_by_role("button", name="Delete").click()
+    await other.page.locator("#ask .danger").click()
+    await expect(other.page.locator("#welcome")).to_be_visible()
+    await expect(names).to_have_text(["사과"])
+    # The tab that shows it is told.
+    await expect(reader.page.locator("#gone")).to_contain_text("no longer there")
