@@ -105,7 +105,6 @@ export class Conversation {
     const place = this.#places.get(frame.turn);
     if (!place) return null;
     if (isTerminal(frame)) return end(place, frame);
-    if (place.offset === Infinity) return null;
     if (frame.type === "token") return grow(place, frame);
     return frame.type === "queued" ? queue(place, frame) : null;
   }

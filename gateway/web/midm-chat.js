@@ -222,6 +222,7 @@ export class ChatClient extends EventTarget {
 
   #hear(frame) {
     this.#heardAt = Date.now();
+    this.#timers.clear("probe");
     if (frame.id) {
       this.cursor = frame.id;
       this.#patience.rest();
@@ -298,11 +299,8 @@ export class ChatClient extends EventTarget {
 
   /** Ask whether the gateway is still there; the answer has to come soon. */
   #probe() {
-    const askedAt = Date.now();
     this.#say({ type: "ping" });
-    this.#timers.set("probe", this.#timing.probeMs, () => {
-      if (this.#heardAt <= askedAt) this.#lose({ reason: "silence" });
-    });
+    this.#timers.set("probe", this.#timing.probeMs, () => this.#lose({ reason: "silence" }));
   }
 
   #planRenewal() {

@@ -1,5 +1,6 @@
 /** What a client has around it: timers, and what the browser tells of the network. */
 
+// A timer for longer is due at once.
 const LONGEST_MS = 2 ** 31 - 1;
 
 /** Timers with names: setting one again puts the earlier one off. */

@@ -52,6 +52,8 @@ test("after each cut it reads on behind the last event", async () => {
   await world.pass(250);
   assert.equal(world.socket.url.searchParams.get("after"), "2.1.3");
   assert.deepEqual(world.of("token").map(({ content }) => content), ["abc"]);
+  first.break();
+  assert.equal(chat.state, "connecting", "that one was given up long ago");
 });
 
 test("waits double up to the cap, and begin small again once a connection was of use", async () => {
@@ -159,6 +161,17 @@ for (const code of ["turn_in_progress", "request_id_conflict", "message_too_long
   });
 }
 
+test("of what was refused only the last is kept", async () => {
+  const { chat } = around();
+  const socket = await world.open();
+  const ids = [];
+  for (let count = 0; count < 17; count += 1) {
+    ids.push(chat.send("q"));
+    socket.say({ type: "error", code: "internal", message: "", retryable: false, request_id: ids.at(-1) });
+  }
+  assert.deepEqual([chat.retry(ids[0]), chat.retry(ids[1])], [false, true]);
+});
+
 test("a message that would break the connection is not sent", async () => {
   const { chat } = around();
   const socket = await world.open();
@@ -206,6 +219,7 @@ test("a cursor that is not honoured leads to the history, once at once and then 
   assert.equal(world.socket.url.searchParams.get("after"), "2.1.end");
   world.socket.ready({ resumed: false });
   assert.equal(chat.state, "waiting");
+  assert.equal(world.of("state").at(-1).retryInMs, 500);
   assert.ok(!world.states.includes("open"));
 });
 
@@ -295,57 +309,4 @@ test("a session that is gone, or a wrong address, closes it; trouble does not", 
     if (answer === busy) assert.equal(world.of("state").at(-1).retryInMs, 3000);
     world.end();
   }
-});
-
-test("nothing is left of a client that is closed, whatever it was doing", async () => {
-  const doings = [
-    () => {},
-    (socket) => socket.say({ type: "reconnect", reason: "", after_ms: 10 }),
-    (socket) => socket.break(),
-    (socket) => socket.say({ type: "error", code: "queue_full", retry_after_ms: 5, request_id: world.chat.send("q") }),
-    () => world.chat.close(),
-  ];
-  for (const doing of doings) {
-    around({ token: () => ({ token: "t", expiresAt: 1_100_000 }) });
-    doing(await world.open());
-    world.chat.close();
-    const told = world.heard.length;
-    await world.pass(1_000_000);
-    assert.equal(world.heard.length, told);
-    assert.equal(world.sockets.length, 1);
-    assert.deepEqual([world.chat.state, world.chat.closedBy.code], ["closed", 1000]);
-    world.end();
-  }
-});
-
-test("it may be opened again", async () => {
-  const { chat } = around();
-  (await world.open()).start(1);
-  chat.close();
-  const again = await world.open();
-  assert.equal(again.url.searchParams.get("after"), "1.1.0");
-  assert.equal(chat.closedBy, null);
-});
-
-test("thousands of connections leave nothing behind", async () => {
-  const { sockets } = around();
-  await world.open();
-  const round = async (count) => {
-    for (let each = 0; each < count; each += 1) {
-      const request_id = world.chat.send("q");
-      world.socket.say({ type: "error", code: "internal", request_id });
-      world.socket.say({ type: "token", id: "1.1.1", turn: 1, content: "a", token_count: 1 });
-      world.socket.break();
-      sockets.length = world.heard.length = world.calls.length = 0;
-      await world.pass(1000);
-      world.socket.ready();
-    }
-    globalThis.gc();
-    return process.memoryUsage().heapUsed;
-  };
-  const used = [];
-  for (let rounds = 0; rounds < 5; rounds += 1) used.push(await round(500));
-  // What the engine itself takes is taken in one of them; what leaks, in all.
-  const grown = Math.min(...used.slice(1).map((bytes, at) => bytes - used[at]));
-  assert.ok(grown < 40_000, `${grown} bytes in 500 connections`);
 });

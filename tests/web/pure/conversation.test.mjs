@@ -65,6 +65,32 @@ test("a start empties what is shown of its turn", () => {
   assert.deepEqual([conversation.open.reply.content, conversation.open.attempt], ["x", 2]);
 });
 
+test("what is over stays as it is", () => {
+  const conversation = folded(start(1), token(1, 2, "ab"), complete(1));
+  for (const late of [start(1), token(1, 2, "ab"), token(1, 4, "cd"), { type: "queued", turn: 1, position: 1 }]) {
+    conversation.apply(late);
+    const [{ status, reply, queue }] = conversation.turns;
+    assert.deepEqual([status, reply.content, queue], ["complete", "ab", null]);
+  }
+  conversation.load({ messages: [], cursor: "1.1.0" });
+  assert.equal(conversation.cursor, "1.1.end");
+});
+
+test("what an attempt says that was given up is not heard", () => {
+  const conversation = folded(start(1), start(1, { id: "1.2.0", attempt: 2 }), token(1, 2, "ab", 2));
+  for (const late of [start(1), token(1, 9, "late"), complete(1)]) {
+    conversation.apply(late);
+    assert.deepEqual([conversation.open.attempt, conversation.open.reply.content], [2, "ab"]);
+  }
+});
+
+test("an older page does not end the turn that is open", () => {
+  const conversation = folded(start(1), token(1, 2, "ab"));
+  const user = { message_id: "u1", role: "user", content: "q1", created_at: "t", turn: 1, finish_reason: null };
+  conversation.load({ messages: [user], cursor: null });
+  assert.deepEqual([conversation.open.status, conversation.open.reply.content], ["running", "ab"]);
+});
+
 test("the place in the queue is shown until the first text", () => {
   const conversation = folded(start(1), { type: "queued", turn: 1, position: 3, eta_ms: 500 });
   assert.deepEqual(conversation.open.queue, { position: 3, etaMs: 500 });

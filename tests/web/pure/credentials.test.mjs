@@ -118,6 +118,15 @@ test("a call that is refused is tried with a new token, once", async () => {
   assert.equal(token.asked, 3);
 });
 
+test("a call that fails otherwise asks for no token", async () => {
+  const token = issuing("t");
+  around({ token, sessionId: "s" });
+  world.answer = () => [503, { code: "storage_error", retryable: true }];
+  world.chat.connect();
+  await settled();
+  assert.deepEqual([token.asked, world.calls.length], [1, 1]);
+});
+
 test("a message that a lapsed token held up goes out with the next one", async () => {
   around({ token: issuing("old", "new"), sessionId: "s", cursor: "0.0.end" });
   const first = await world.open();

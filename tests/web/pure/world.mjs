@@ -48,6 +48,40 @@ class Socket {
   }
 }
 
+/** A browser's window, document and navigator in one, as far as a client looks at them. */
+class Browser extends EventTarget {
+  onLine = true;
+  visibilityState = "visible";
+
+  constructor() {
+    super();
+    globalThis.addEventListener = (...given) => this.addEventListener(...given);
+    globalThis.document = this;
+    Object.defineProperty(globalThis, "navigator", { value: this, configurable: true });
+  }
+
+  tell(type, fields = {}) {
+    Object.assign(this, fields);
+    this.dispatchEvent(new Event(type));
+  }
+}
+
+/** The timers that are set; the mock has no such list. */
+function watchTimers() {
+  const set = new Set();
+  const { setTimeout, clearTimeout } = globalThis;
+  globalThis.setTimeout = (act, ms) => {
+    const timer = setTimeout(() => set.delete(timer) && act(), ms);
+    set.add(timer);
+    return timer;
+  };
+  globalThis.clearTimeout = (timer) => {
+    set.delete(timer);
+    clearTimeout(timer);
+  };
+  return set;
+}
+
 /** Everything around one client; `calls` are those of REST, answered by `answer`. */
 export class World {
   sockets = [];
@@ -62,6 +96,8 @@ export class World {
 
   constructor(options = {}) {
     mock.timers.enable({ apis: ["setTimeout", "Date"], now: 1_000_000 });
+    this.timers = watchTimers();
+    this.browser = new Browser();
     const { sockets } = this;
     class WebSocket extends Socket {
       constructor(...given) {
@@ -110,7 +146,7 @@ export class World {
 
   async #fetch(url, request) {
     this.calls.push({ path: url.pathname.replace("/deep", ""), query: url.search, ...request });
-    const answer = this.answer(url.pathname.replace("/deep", ""), request);
+    const answer = await this.answer(url.pathname.replace("/deep", ""), request);
     if (answer instanceof Error) throw answer;
     const [status, body, headers = {}] = answer;
     return new Response(JSON.stringify(body), { status, headers });
