@@ -5,11 +5,10 @@
 // `refused`, `failed`, and `gone` or `locked` when it cannot be read.
 
 import { ChatClient, Conversation } from "../midm-chat.js";
-import { CallFailed, GATEWAY, messages } from "./api.js";
+import { GATEWAY, messages } from "./api.js";
+import { Loading } from "./loading.js";
 import { Pending } from "./pending.js";
 import { apiKey, outbox, saveOutbox } from "./store.js";
-
-const RETRY_MS = [1000, 2000, 4000, 8000, 15_000];
 
 export class Chat extends EventTarget {
   /** `id` is null for a session that begins with its first message. */
@@ -20,8 +19,7 @@ export class Chat extends EventTarget {
     this.pending = new Pending();
     this.nextBefore = null;
     this.client = null;
-    this.loading = id ? "connecting" : "idle";
-    this.retryAt = 0;
+    this.loading = new Loading(() => this.fire("state"));
     this.isLeft = false;
     this.older = null;
     this.early = []; // what is to be sent as soon as there is a client
@@ -29,7 +27,12 @@ export class Chat extends EventTarget {
   }
 
   get state() {
-    return this.client?.state ?? this.loading;
+    return (this.client ?? this.loading).state;
+  }
+
+  /** When the next try begins, in milliseconds since 1970. */
+  get retryAt() {
+    return (this.client ?? this.loading).retryAt;
   }
 
   get closedBy() {
@@ -48,19 +51,13 @@ export class Chat extends EventTarget {
 
   /** Load the newest messages, however often that has to be tried, and go on from there. */
   async open() {
-    for (let tries = 0; !this.isLeft; tries += 1) {
-      try {
-        const page = await messages(this.id);
-        if (this.isLeft) return;
-        this.take(page);
-        this.connect(page.cursor);
-        return;
-      } catch (error) {
-        if (this.isLeft) return;
-        if (error instanceof CallFailed && error.status === 401) return void this.fire("locked");
-        if (error instanceof CallFailed && error.status < 500 && error.status !== 429) return void this.fire("gone");
-        await this.rest(RETRY_MS[Math.min(tries, RETRY_MS.length - 1)]);
-      }
+    try {
+      const page = await this.loading.newest(this.id);
+      if (this.isLeft) return;
+      this.take(page);
+      this.connect(page.cursor);
+    } catch (error) {
+      this.fire(error.status === 401 ? "locked" : "gone");
     }
   }
 
@@ -72,12 +69,12 @@ export class Chat extends EventTarget {
   leave() {
     this.isLeft = true;
     this.client?.close();
-    this.wake?.();
+    this.loading.leave();
   }
 
   /** Try again now; the client begins anew, with what it has to send. */
   retryNow() {
-    if (!this.client) return void this.wake?.();
+    if (!this.client) return void this.loading.wake();
     this.isRetrying = true;
     this.client.close();
     this.client.connect();
@@ -165,7 +162,6 @@ export class Chat extends EventTarget {
 
   stateChanged() {
     if (this.isRetrying) return;
-    this.retryAt = this.client.retryAt;
     this.fire("state");
     if (!this.pending.isEmpty) this.fire("turns");
     if (this.state !== "closed" || !this.closedBy) return;
@@ -242,21 +238,8 @@ export class Chat extends EventTarget {
     this.nextBefore = page.next_before;
     this.conversation.reset(page);
     this.fire("turns");
-  }
-
-  rest(ms) {
-    this.loading = navigator.onLine ? "waiting" : "offline";
-    this.retryAt = Date.now() + ms;
-    this.fire("state");
-    return new Promise((resolve) => {
-      this.wake = () => {
-        this.loading = "connecting";
-        this.fire("state");
-        resolve();
-      };
-      setTimeout(this.wake, ms);
-      addEventListener("online", this.wake, { once: true });
-    });
+    // The client's page has no replaced turns.
+    messages(this.id).then((whole) => this.take(whole), () => {});
   }
 
   fire(type, detail) {

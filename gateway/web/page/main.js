@@ -6,10 +6,11 @@ import { Composer } from "./composer.js";
 import { Connection } from "./connection.js";
 import { detailsOf } from "./details.js";
 import { askKey, showDetails, showHelp } from "./dialogs.js";
-import { $, label } from "./dom.js";
+import { $ } from "./dom.js";
 import { exportSession } from "./export.js";
 import { Finder } from "./finder.js";
-import { currentLanguage, onLanguage, setLanguage, showLanguage, t } from "./i18n.js";
+import { drawHead, startLanguage } from "./head.js";
+import { onLanguage, showLanguage, t } from "./i18n.js";
 import { startKeys } from "./keys.js";
 import { hush, refreshHealth, tell } from "./notices.js";
 import { Older } from "./older.js";
@@ -17,10 +18,9 @@ import { startScrolling, toEnd } from "./scroller.js";
 import { Sidebar } from "./sidebar.js";
 import { apiKey, draft, forgetSession, noteSession, onSessions, saveDraft, session } from "./store.js";
 import { startTheme } from "./theme.js";
-import { idOf, linkTo, titleFrom, titleOf } from "./titles.js";
+import { idOf, linkTo, titleFrom } from "./titles.js";
 import { Transcript } from "./transcript.js";
 import { whatHappened, whatNext } from "./turn-state.js";
-import { visible } from "./versions.js";
 import { hideGone, showGone, startWelcome } from "./welcome.js";
 
 const NEW = "new";
@@ -30,12 +30,12 @@ let chat = null;
 const transcript = new Transcript((act, turn) => ({ edit, regenerate, details })[act](turn));
 const composer = new Composer({
   send,
-  stop,
+  stop: () => chat?.stop(),
   editLast,
   draft: (text) => saveDraft(chat?.id ?? NEW, text),
   busy: (what) => tell(t(what === "writing" ? "busy" : "hintSending"), { isCalm: true }),
 });
-const sidebar = new Sidebar({ deleted });
+const sidebar = new Sidebar({ deleted: (id) => chat?.id === id && newChat() });
 const older = new Older(() => chat, transcript);
 const finder = new Finder(({ turn }) => void older.reveal(turn));
 const connection = new Connection(reconnect);
@@ -95,11 +95,7 @@ function firstWords() {
 }
 
 function drawFrame() {
-  const known = chat?.id && session(chat.id);
-  const title = known ? titleOf(known) : "";
-  $("#title").textContent = title;
-  document.title = title ? `${title} · midm` : "midm chat";
-  $("#search-open").hidden = $("#export").hidden = !chat?.id;
+  drawHead(chat?.id ?? null);
   $("#welcome").hidden = chat !== null;
 }
 
@@ -178,16 +174,12 @@ function send(text, replaces) {
   toEnd();
 }
 
-function stop() {
-  chat?.stop();
-}
-
 function edit({ turn, user }) {
   composer.edit(turn, user.content);
 }
 
 function editLast() {
-  const last = chat && visible(chat.conversation.turns).at(-1);
+  const last = chat && chat.conversation.visible.at(-1);
   if (!last?.user || chat.waits) return false;
   edit(last);
   return true;
@@ -209,10 +201,6 @@ function newChat() {
   composer.focus();
 }
 
-function deleted(id) {
-  if (chat?.id === id) newChat();
-}
-
 function reconnect() {
   hush();
   chat.retryNow();
@@ -227,8 +215,6 @@ function choose(idea) {
 }
 
 function drawLanguage() {
-  $("#language span").textContent = t("otherLanguageShort");
-  label($("#language"), t("otherLanguage"));
   transcript.relabel();
   drawFrame();
 }
@@ -236,7 +222,6 @@ function drawLanguage() {
 $("#new-chat").addEventListener("click", newChat);
 $("#help").addEventListener("click", showHelp);
 $("#key").addEventListener("click", () => askForKey(""));
-$("#language").addEventListener("click", () => setLanguage(currentLanguage() === "ko" ? "en" : "ko"));
 $("#search-open").addEventListener("click", () => finder.open(chat.id));
 $("#export").addEventListener("click", () => exportSession(chat.id, $("#title").textContent));
 addEventListener("hashchange", route);
@@ -247,15 +232,15 @@ startKeys({
   newChat,
   sidebar: () => sidebar.toggle(),
   search: () => Boolean(chat?.id) && finder.open(chat.id),
-  stop: () => chat?.waits === "writing" && stop(),
+  stop: () => chat?.waits === "writing" && chat.stop(),
   box: () => composer.focus(),
   help: () => void showHelp(),
 });
 startScrolling(() => void older.load());
 startTheme();
 startWelcome(choose);
+startLanguage();
 showLanguage();
-drawLanguage();
 refreshHealth();
 sidebar.refresh();
 show(null);

@@ -23,7 +23,7 @@ export default {
   "theme.auto": "Colours: as the system has them",
   "theme.light": "Colours: light",
   "theme.dark": "Colours: dark",
-  otherLanguage: "한국어로 보기",
+  otherLanguage: "한국어: switch to Korean",
   otherLanguageShort: "한국어",
   seconds: "s",
 

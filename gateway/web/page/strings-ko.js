@@ -23,7 +23,7 @@ export default {
   "theme.auto": "화면 색: 시스템 설정",
   "theme.light": "화면 색: 밝게",
   "theme.dark": "화면 색: 어둡게",
-  otherLanguage: "Show in English",
+  otherLanguage: "English: 영어로 보기",
   otherLanguageShort: "English",
   seconds: "초",
 

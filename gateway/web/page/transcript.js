@@ -2,7 +2,7 @@
 
 import { $ } from "./dom.js";
 import { TurnView } from "./turn-view.js";
-import { branches, versionsOf, visible } from "./versions.js";
+import { branches, versionsOf } from "./versions.js";
 
 const SHARE = 3; // after drawing for n ms, nothing is drawn for 3 n ms
 const place = $("#turns");
@@ -38,7 +38,7 @@ export class Transcript {
       view.show([{ turn: looseTurn(message), followers: [] }], { isBusy });
       view.forbid();
     }
-    for (const turn of visible(conversation.turns)) {
+    for (const turn of conversation.visible) {
       if (turn.turn >= cut) break;
       const view = this.view(turn.turn);
       shown.add(turn.turn);

@@ -1,10 +1,5 @@
 // Which turns belong together: a turn, and those that it took the place of. No document in here.
 
-/** Turns that are not replaced, in order. */
-export function visible(turns) {
-  return turns.filter((turn) => !turn.replacedBy);
-}
-
 /** Turns by the turn that replaced them. */
 export function branches(turns) {
   const found = new Map();
