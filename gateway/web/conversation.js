@@ -5,7 +5,11 @@
  * pages and frames may overlap in any way: after a cut, a second snapshot, an older page.
  */
 
-/** Compare two cursors, `<turn>.<attempt>.<offset or end>`: below 0 if `a` is earlier. */
+/**
+ * Compare two cursors, `<turn>.<attempt>.<offset or end>`: below 0 if `a` is earlier.
+ * @param {string} a
+ * @param {string} b
+ */
 export function compareCursors(a, b) {
   const left = parseCursor(a);
   const right = parseCursor(b);
@@ -34,11 +38,18 @@ export function codePoints(text) {
   return count;
 }
 
+/**
+ * @typedef {import("./midm-chat.d.ts").Turn} Turn
+ * @typedef {import("./midm-chat.d.ts").Message} Message
+ * @typedef {Pick<import("./midm-chat.d.ts").MessagesPage, "messages" | "cursor">} Page
+ * @typedef {import("./midm-chat.d.ts").ServerFrame} ServerFrame
+ */
+
 export class Conversation {
   /** The turns in order. They are the same objects all the time. @type {Turn[]} */
   turns = [];
 
-  /** Messages that belong to no turn, as databases of the original have. @type {object[]} */
+  /** Messages that belong to no turn, as databases of the original have. @type {Message[]} */
   loose = [];
 
   /** Where to read on: the latest of what was loaded and applied. @type {string | null} */
@@ -46,23 +57,27 @@ export class Conversation {
 
   #places = new Map(); // turn number -> { turn, attempt, offset }; offset Infinity: it is over
 
-  /** The turns that no other one replaced. */
+  /** The turns that no other one replaced. @type {Turn[]} */
   get visible() {
     return this.turns.filter((turn) => turn.replacedBy === null);
   }
 
-  /** The turn that is not over yet, or null. */
+  /** The turn that is not over yet, or null. @type {Turn | null} */
   get open() {
     const last = this.turns.at(-1);
     return last && !isOver(last) ? last : null;
   }
 
-  /** The turn of that number, or null. */
+  /** The turn of that number. @param {number | null} number @returns {Turn | null} */
   turn(number) {
     return this.#places.get(number)?.turn ?? null;
   }
 
-  /** What was asked before in the place of this turn, oldest first, without the turn itself. */
+  /**
+   * What was asked before in the place of this turn, oldest first, without the turn itself.
+   * @param {number} number
+   * @returns {Turn[]}
+   */
   versions(number) {
     const chain = [];
     let turn = this.turn(number);
@@ -70,7 +85,7 @@ export class Conversation {
     return chain;
   }
 
-  /** Forget everything and begin with a page, as after the client's `reset`. */
+  /** Forget everything and begin with a page, as after a client's `reset`. @param {Page} page */
   reset(page) {
     this.turns = [];
     this.loose = [];
@@ -79,7 +94,10 @@ export class Conversation {
     this.load(page);
   }
 
-  /** Take a page of the history in: the newest, an older one, one with replaced turns. */
+  /**
+   * Take a page of the history in: the newest, an older one, one with replaced turns.
+   * @param {Page} page
+   */
   load(page) {
     const at = page.cursor ? parseCursor(page.cursor) : null;
     const byTurn = new Map();
@@ -92,7 +110,11 @@ export class Conversation {
     if (page.cursor) this.#moveTo(page.cursor);
   }
 
-  /** Take a frame in; return the turn that it changed, or null. */
+  /**
+   * Take a frame in; return the turn that it changed, or null.
+   * @param {ServerFrame} frame
+   * @returns {Turn | null}
+   */
   apply(frame) {
     const changed = this.#fold(frame);
     if (frame.id) this.#moveTo(frame.id);

@@ -271,7 +271,7 @@ export class Conversation {
   readonly loose: Message[];
   readonly open: Turn | null;
   readonly cursor: Cursor | null;
-  turn(number: number): Turn | null;
+  turn(number: number | null): Turn | null;
   versions(number: number): Turn[];
   load(page: Pick<MessagesPage, "messages" | "cursor">): void;
   reset(page: Pick<MessagesPage, "messages" | "cursor">): void;

@@ -12,9 +12,10 @@
  */
 
 import { Credentials } from "./credentials.js";
-import { frameOf, newEntry, Outbox, tooLong } from "./outbox.js";
+import { newEntry } from "./outbox.js";
 import { Patience } from "./patience.js";
 import { ownGateway, Rest } from "./rest.js";
+import { Sending } from "./sending.js";
 import { isOffline, listen, Timers } from "./surroundings.js";
 import { baseOf, CloseCode, fitsSubprotocol, isFinal } from "./wire.js";
 import { openSocket, socketUrl, TIMING } from "./wire.js";
@@ -27,25 +28,33 @@ export { CloseCode, TIMING } from "./wire.js";
 const NEW_SESSION_CURSOR = "0.0.end";
 const PER_CONNECTION = ["connect", "retry", "silence", "probe", "leave", "renew"];
 
+/**
+ * @typedef {import("./midm-chat.d.ts").ClientOptions} ClientOptions
+ * @typedef {import("./midm-chat.d.ts").SendOptions} SendOptions
+ * @typedef {import("./midm-chat.d.ts").RegenerateOptions} RegenerateOptions
+ * @typedef {import("./midm-chat.d.ts").MessagesPage} MessagesPage
+ */
+
+/** One session, on a connection that is renewed as often as it breaks. */
 export class ChatClient extends EventTarget {
-  /** "idle", "connecting", "open", "waiting", "offline" or "closed". @type {string} */
+  /** @type {"idle" | "connecting" | "open" | "waiting" | "offline" | "closed"} */
   state = "idle";
-  /** When the next try begins, in milliseconds since 1970; null if none is planned. */
+  /** When the next try begins, in milliseconds since 1970. @type {number | null} */
   retryAt = null;
-  /** Why it is closed for good: `{code, reason}`; null while it is not. */
+  /** Why it is closed for good. @type {{code: number, reason: string} | null} */
   closedBy = null;
   /** @type {string | null} */
   sessionId;
-  /** How far it has read: to be kept, and handed to the next client of this session. */
+  /** How far it has read: for the next client of this session. @type {string | null} */
   cursor;
-  /** What the gateway takes at most, as its `ready` says; null before that. */
+  /** What the gateway takes at most. @type {import("./midm-chat.d.ts").Limits | null} */
   limits = null;
 
   #base;
   #options;
   #timing;
   #credentials;
-  #outbox;
+  #sending;
   #rest;
   #socket = null;
   #dial = null; // an AbortController: aborted as soon as another try replaces this one
@@ -57,6 +66,7 @@ export class ChatClient extends EventTarget {
   #cancelled = null; // { turn } that is to be cancelled, until it is over
   #life = null; // an AbortController: aborted when the client is closed
 
+  /** @param {ClientOptions} [options] */
   constructor({ url, sessionId, cursor, token, outbox, metadata, pageSize, timing, ...own } = {}) {
     super();
     this.sessionId = sessionId ?? null;
@@ -64,18 +74,21 @@ export class ChatClient extends EventTarget {
     this.#base = baseOf(url ?? ownGateway());
     this.#timing = { ...TIMING, ...timing };
     this.#credentials = new Credentials(token);
-    this.#outbox = new Outbox(outbox);
     const { WebSocket = globalThis.WebSocket, fetch = globalThis.fetch, random } = own;
     if (!WebSocket || !fetch) throw new TypeError("WebSocket, fetch: there is none here; pass one");
     const [base, credentials] = [this.#base, this.#credentials];
     this.#rest = new Rest({ base, fetch, credentials, callMs: this.#timing.callMs });
     this.#options = { metadata: metadata ?? {}, pageSize, WebSocket };
     this.#patience = new Patience(this.#timing, random);
+    this.#sending = new Sending(this.#forSending(), outbox);
   }
 
-  /** What was sent and is not known to be stored: to be kept over a reload of the page. */
+  /**
+   * What was sent and is not known to be stored: to be kept over a reload of the page.
+   * @type {import("./midm-chat.d.ts").OutboxEntry[]}
+   */
   get outbox() {
-    return this.#outbox.entries;
+    return this.#sending.entries;
   }
 
   /** Connect, and stay connected until `close`; while it waits for its next try, try now. */
@@ -95,31 +108,46 @@ export class ChatClient extends EventTarget {
     if (this.state !== "closed") this.#finish(CloseCode.NORMAL, "closed by its user");
   }
 
-  /** Send a message, now or as soon as there is a connection; return its request id. */
+  /**
+   * Send a message, now or as soon as there is a connection; return its request id.
+   * @param {string} text
+   * @param {SendOptions} [options]
+   */
   send(text, options = {}) {
     return this.#post(newEntry(text, { ...options, turn: undefined }));
   }
 
-  /** Ask a turn's question again, that of the last turn by default; return the request id. */
+  /**
+   * Ask a turn's question again, that of the last turn by default; return the request id.
+   * @param {RegenerateOptions} [options]
+   */
   regenerate(options = {}) {
     const turn = options.turn ?? (Number.parseInt(this.cursor, 10) || undefined);
     return this.#post(newEntry(null, { ...options, turn, replaces: undefined }));
   }
 
-  /** Send a message that was refused once more; false if it is not known any more. */
+  /**
+   * Send a message that was refused once more; false if it is not known any more.
+   * @param {string} requestId
+   */
   retry(requestId) {
-    if (!this.#outbox.revive(requestId)) return false;
-    this.#transmit(this.#outbox.entries.find((entry) => entry.requestId === requestId));
-    return true;
+    return this.#sending.retry(requestId);
   }
 
-  /** Stop a queued or running turn, by default the one that is open. */
+  /**
+   * Stop a queued or running turn, by default the one that is open.
+   * @param {number} [turn]
+   */
   cancel(turn = this.#openTurn) {
     this.#cancelled = { turn };
     if (this.state === "open") this.#say({ type: "cancel", turn: turn ?? undefined });
   }
 
-  /** Load a page of messages: the newest, or those before a message id. */
+  /**
+   * Load a page of messages: the newest, or those before a message id; rejects with `ChatError`.
+   * @param {{limit?: number, before?: string | null, includeReplaced?: boolean}} [options]
+   * @returns {Promise<MessagesPage>}
+   */
   async history(options = {}) {
     if (!this.sessionId) throw new TypeError("there is no session yet");
     return this.#rest.messages(this.sessionId, options, this.#life?.signal);
@@ -201,10 +229,11 @@ export class ChatClient extends EventTarget {
   #finish(code, reason) {
     this.#stop();
     this.#timers.clearAll();
+    this.#sending.stop();
     this.#life?.abort();
     this.#openTurn = this.#cancelled = null;
     this.closedBy = { code, reason: reason || this.#complaint || "" };
-    if (code === CloseCode.SESSION_GONE) this.#refuseAll(this.closedBy.reason);
+    if (code === CloseCode.SESSION_GONE) this.#sending.refuseAll(this.closedBy.reason);
     this.#to("closed", { closedBy: this.closedBy });
   }
 
@@ -237,11 +266,11 @@ export class ChatClient extends EventTarget {
     switch (frame.type) {
       case "accepted":
         this.#patience.rest();
-        this.#settle(frame.request_id);
+        this.#sending.settle(frame.request_id);
         break;
       case "start":
         this.#openTurn = frame.turn;
-        this.#settle(frame.request_id);
+        this.#sending.settle(frame.request_id);
         break;
       case "complete":
         this.#openTurn = this.#cancelled = null;
@@ -250,7 +279,8 @@ export class ChatClient extends EventTarget {
         if (frame.turn !== undefined || frame.code === "nothing_to_cancel") {
           this.#openTurn = this.#cancelled = null;
         } else {
-          this.#refuse(frame);
+          if (frame.request_id === undefined) this.#complaint = frame.message;
+          this.#sending.refuse(frame);
         }
         break;
       case "reconnect":
@@ -281,8 +311,8 @@ export class ChatClient extends EventTarget {
 
   /** Say what could not be said before. */
   #catchUp() {
-    const entries = this.#outbox.entries;
-    for (const entry of entries) this.#transmit(entry);
+    const { entries } = this.#sending;
+    this.#sending.sendAll();
     const pending = this.#cancelled;
     this.#cancelled = null;
     if (!pending || this.state !== "open") return;
@@ -320,50 +350,17 @@ export class ChatClient extends EventTarget {
 
   #post(entry) {
     if (this.state === "closed") throw new Error(`the client is closed: ${this.closedBy.reason}`);
-    this.#outbox.add(entry);
-    const { requestId, message, turn, replaces } = entry;
-    this.#tell("sent", { requestId, message, replaces: replaces ?? turn ?? null });
-    this.#transmit(entry);
-    return requestId;
+    return this.#sending.post(entry);
   }
 
-  #transmit(entry) {
-    if (this.state !== "open") return;
-    this.#timers.clear(`send ${entry.requestId}`);
-    const text = JSON.stringify(frameOf(entry));
-    const error = tooLong(text, this.limits.max_frame_bytes);
-    if (error) this.#refuse({ ...error, request_id: entry.requestId });
-    else this.#socket.send(text);
-  }
-
-  #settle(requestId) {
-    if (requestId !== undefined && this.#outbox.settle(requestId)) this.#timers.clear(`send ${requestId}`);
-  }
-
-  #refuse(error) {
-    const requestId = error.request_id;
-    if (requestId === undefined) this.#complaint = error.message;
-    // The connection is about to be closed, and what is to be done then depends on the token.
-    if (error.code === "unauthorized") return;
-    const verdict = this.#outbox.refuse(requestId, error, {
-      now: Date.now(),
-      sendForMs: this.#timing.sendForMs,
+  #forSending() {
+    return {
+      maxBytes: () => (this.state === "open" ? this.limits.max_frame_bytes : null),
+      transmit: (text) => this.#socket.send(text),
+      tell: (type, detail) => this.#tell(type, detail),
       backoff: (tries) => this.#patience.waitMs(tries),
-    });
-    if (!verdict) return;
-    const { entry, afterMs } = verdict;
-    const detail = { requestId, message: entry.message, error };
-    if (afterMs === null) return void this.#tell("refused", detail);
-    this.#timers.set(`send ${requestId}`, afterMs, () => this.#transmit(entry));
-    this.#tell("delayed", { ...detail, retryInMs: afterMs });
-  }
-
-  #refuseAll(message) {
-    const error = { type: "error", code: "session_not_found", message, retryable: false };
-    for (const { requestId, message: text } of this.#outbox.entries) {
-      this.#outbox.drop(requestId);
-      this.#tell("refused", { requestId, message: text, error });
-    }
+      sendForMs: this.#timing.sendForMs,
+    };
   }
 
   // The rest of the world

@@ -1,6 +1,11 @@
 /** How long to wait before the next try. */
 
-/** Full jitter: any wait from nothing to a bound that doubles with each try, up to the cap. */
+/**
+ * Full jitter: any wait from nothing to a bound that doubles with each try, up to the cap.
+ * @param {number} tries
+ * @param {{backoffBaseMs: number, backoffCapMs: number}} timing
+ * @param {() => number} [random]
+ */
 export function backoffMs(tries, { backoffBaseMs, backoffCapMs }, random = Math.random) {
   return random() * Math.min(backoffCapMs, backoffBaseMs * 2 ** Math.min(tries, 30));
 }

@@ -77,7 +77,11 @@ export class Rest {
   }
 }
 
-/** Begin a session; resolves to `{session_id, created_at, last_accessed, metadata}`. */
+/**
+ * Begin a session; rejects with `ChatError`.
+ * @param {Pick<import("./midm-chat.d.ts").ClientOptions, "url"|"token"|"metadata"|"fetch">} [options]
+ * @returns {Promise<import("./midm-chat.d.ts").Session>}
+ */
 export async function createSession({ url, token, metadata = {}, fetch = globalThis.fetch } = {}) {
   const base = baseOf(url ?? ownGateway());
   const credentials = new Credentials(token);

@@ -8,6 +8,8 @@
     heard = [];
     conversation = new midm.Conversation();
     wakes = [];
+    said = {};
+    isInOrder = true;
 
     constructor({ tokens, ...options }) {
       // A function cannot come over from the test: here is one that gives these in turn.
@@ -20,10 +22,19 @@
     }
 
     hear(type, detail) {
+      if (detail.id) this.follow(type, detail);
       if (type === "reset") this.conversation.reset(detail);
       else if (TYPES.includes(type)) this.conversation.apply(detail);
       this.heard.push([type, detail]);
       for (const wake of this.wakes.splice(0)) wake();
+    }
+
+    /** The fold forgives what comes twice, or out of order; a client should need no pardon. */
+    follow(type, { id, turn, content }) {
+      this.isInOrder &&= !this.last || midm.compareCursors(this.last, id) < 0;
+      this.last = id;
+      if (type === "start") this.said[turn] = "";
+      if (type === "token") this.said[turn] += content;
     }
 
     /** Wait for something to be heard from here on; what came before it is passed over. */
@@ -49,10 +60,10 @@
     },
     next: (name, type, fields) => clients[name].next(type, fields),
     look(name) {
-      const { chat, conversation, asked } = clients[name];
+      const { chat, conversation, asked, isInOrder, said } = clients[name];
       const { state, sessionId, cursor, closedBy, outbox } = chat;
       const { turns, visible } = conversation;
-      return { state, sessionId, cursor, closedBy, outbox, asked, turns, visible };
+      return { state, sessionId, cursor, closedBy, outbox, asked, isInOrder, said, turns, visible };
     },
   };
 })

@@ -31,7 +31,10 @@ async def test_a_line_that_breaks_all_the_time_costs_nothing_but_time(
     assert line.cuts >= 10
     assert await phone.shown() == simulated.replies()
     assert asked(simulated) == [TALK.format(number=number) for number in range(1, 7)]
-    assert (await phone.look())["outbox"] == []
+    seen = await phone.look()
+    assert seen["outbox"] == []
+    assert seen["isInOrder"], "nothing came twice"
+    assert list(seen["said"].values()) == [content for _, content in simulated.replies()]
 
 
 async def test_a_message_whose_answer_was_lost_is_not_asked_twice(

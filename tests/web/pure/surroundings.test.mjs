@@ -50,6 +50,16 @@ test("a call that is on its way is given up when it is closed", async () => {
   assert.deepEqual([asked.aborted, world.timers.size], [false, 2]);
   chat.close();
   assert.equal(asked.aborted, true);
+  world.end();
+  const { chat: other } = around({ sessionId: "s", cursor: "0.0.end" });
+  await world.open();
+  world.answer = (path, { signal }) => ((asked = signal), new Promise(() => {}));
+  void other.history();
+  await settled();
+  world.socket.break();
+  assert.equal(asked.aborted, false, "a page is loaded whatever becomes of the socket");
+  other.close();
+  assert.equal(asked.aborted, true);
 });
 
 test("what comes too late opens nothing", async () => {
