@@ -4,7 +4,7 @@
 // `state`, `known` when a new session has got its id, `started` and `ended` with the turn,
 // `refused`, `failed`, and `gone` or `locked` when it cannot be read.
 
-import { ChatClient, Conversation } from "../midm-chat.js";
+import { ChatClient, CloseCode, Conversation } from "../midm-chat.js";
 import { GATEWAY, messages } from "./api.js";
 import { Loading } from "./loading.js";
 import { Pending } from "./pending.js";
@@ -39,8 +39,9 @@ export class Chat extends EventTarget {
     return this.client?.closedBy;
   }
 
-  /** What has to end before the next message: "writing" a reply, "sending" one, or null. */
+  /** What keeps the next message: "writing" a reply, "sending" one, being "gone", or null. */
   get waits() {
+    if (this.closedBy?.code === CloseCode.SESSION_GONE) return "gone";
     if (this.conversation.open) return "writing";
     return this.pending.isEmpty ? null : "sending";
   }
@@ -165,8 +166,9 @@ export class Chat extends EventTarget {
     this.fire("state");
     if (!this.pending.isEmpty) this.fire("turns");
     if (this.state !== "closed" || !this.closedBy) return;
-    if (this.closedBy.code === 4504) this.fire("gone");
-    if (this.closedBy.code === 4500) this.fire("locked");
+    this.fire("turns");
+    if (this.closedBy.code === CloseCode.SESSION_GONE) this.fire("gone");
+    if (this.closedBy.code === CloseCode.UNAUTHORIZED) this.fire("locked");
   }
 
   ready() {

@@ -1,5 +1,6 @@
 // How the connection stands, quietly.
 
+import { CloseCode } from "../midm-chat.js";
 import { say } from "./announcer.js";
 import { $ } from "./dom.js";
 import { onLanguage, t } from "./i18n.js";
@@ -35,7 +36,7 @@ export class Connection {
     const seconds = Math.max(0, Math.ceil((this.chat.retryAt - Date.now()) / 1000));
     words.textContent = t(`state.${state}`, { seconds });
     place.title = words.textContent;
-    const canAsk = state === "waiting" || (state === "closed" && this.chat.closedBy?.code !== 4504);
+    const canAsk = state === "waiting" || (state === "closed" && this.chat.closedBy?.code !== CloseCode.SESSION_GONE);
     button.hidden = !canAsk;
     button.textContent = t(state === "waiting" ? "tryNow" : "reconnect");
   }
