@@ -31,7 +31,7 @@ const of = (id) => `api/sessions/${encodeURIComponent(id)}`;
 export const health = () => json("api/health");
 export const listSessions = () => json("api/sessions", { query: { limit: 100 } });
 export const deleteSession = (id) => call(of(id), { method: "DELETE" });
-export const find = (id, q) => json(`${of(id)}/messages`, { query: { q, limit: 50 } });
+export const find = (id, { q, before, limit }) => json(`${of(id)}/messages`, { query: { q, before, limit } });
 export const exported = (id, format) => call(`${of(id)}/export`, { query: { format } });
 
 /** A page of the history, replaced turns too. */

@@ -6,6 +6,7 @@ import { clock, onLanguage, t } from "./i18n.js";
 
 const AROUND = 60; // characters before a hit
 const WAIT_MS = 200; // after the last key
+const MAX_HITS = 50;
 const place = $("#finder");
 const input = $("#finder-input");
 const list = $("ul", place);
@@ -59,13 +60,27 @@ export class Finder {
     const asked = ++this.asked;
     if (!query || !this.id) return this.show([], "");
     try {
-      const { messages } = await find(this.id, query);
+      const hits = await this.hits(query, () => asked === this.asked);
       // A newer search may have been quicker.
-      if (asked === this.asked) this.show(fitting(messages, query), query);
+      if (asked === this.asked) this.show(hits, query);
     } catch {
       if (asked === this.asked) count.textContent = t("searchFailed");
     }
     return undefined;
+  }
+
+  /** The newest hits first; a page of them may be short, or empty, and not be the last. */
+  async hits(query, isWanted) {
+    const hits = [];
+    let before;
+    do {
+      const page = await find(this.id, { q: query, before, limit: MAX_HITS });
+      // Only the history itself has a cursor: this gateway does not know `q`.
+      const isSearch = page.cursor === null;
+      hits.push(...(isSearch ? page.messages : fitting(page.messages, query)).reverse());
+      before = isSearch ? page.next_before : null;
+    } while (before && hits.length < MAX_HITS && isWanted());
+    return hits;
   }
 
   show(hits, query) {
@@ -86,7 +101,6 @@ export class Finder {
 const folded = (text) => text.normalize("NFC").toLowerCase();
 const words = (query) => folded(query).split(/\s+/).filter(Boolean);
 
-// A gateway that does not know `q` answers with the newest messages: only what fits is shown.
 function fitting(messages, query) {
   return messages.filter(({ content }) => words(query).every((word) => folded(content).includes(word)));
 }

@@ -52,11 +52,10 @@ async def test_what_is_sent_without_a_network_is_sent_once_there_is_one(
     async with forwarding(str(served.http.base_url), wire) as url:
         reader = await visit(url, expected=AWAY)
         await exchange(reader, model, "one", "reply")
-        wire.cut = True
-        await reader.page.context.set_offline(True)
-        # What is said next is what breaks the connection.
+        wire.cut = True  # what is said next breaks the connection
         await reader.ask("two")
         await expect(reader.button("state")).to_contain_text("Will be sent as soon as")
+        await reader.page.context.set_offline(True)
         await expect(reader.page.locator("#connection")).to_contain_text("Offline")
         await expect(reader.page.locator("#announcer")).to_contain_text("The connection is lost.")
         wire.cut = False

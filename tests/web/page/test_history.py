@@ -1,6 +1,7 @@
 """Long conversations, searching, exporting, and the list of conversations."""
 
 import json
+from urllib.parse import parse_qs, urlsplit
 
 from playwright.async_api import Route, expect
 
@@ -52,11 +53,16 @@ async def test_a_search_leads_to_a_message_that_was_not_loaded(
 ) -> None:
     session_id = await long_conversation(served, model, 50)
     found = (await served.http.get(f"/api/sessions/{session_id}/messages?limit=100")).json()
-    found["messages"] = [m for m in found["messages"] if "question 3" in m["content"]][:2]
+    held = [m for m in found["messages"] if "question 3" in m["content"]][:2]
     reader = await visit(served)
 
     async def search(route: Route) -> None:
-        await route.fulfill(json=found)
+        # Newest first, a page at a time; one of them is empty, and yet not the last.
+        pages = {None: (held[1:], "a"), "a": ([], "b"), "b": (held[:1], None)}
+        query = parse_qs(urlsplit(route.request.url).query)
+        messages, following = pages[query.get("before", [None])[0]]
+        page = {**found, "messages": messages, "next_before": following, "cursor": None}
+        await route.fulfill(json=page)
 
     await reader.page.route("**/messages?q=*", search)
     await open_session(reader, session_id)
@@ -66,7 +72,7 @@ async def test_a_search_leads_to_a_message_that_was_not_loaded(
     hits = reader.page.locator("#finder li button")
     await expect(hits).to_have_count(2)
     await expect(hits.first.locator("mark")).to_have_text("question 3")
-    await hits.first.click()
+    await hits.last.click()
     await expect(reader.page.locator("[data-turn='3']")).to_be_in_viewport()
     await reader.page.locator("#finder-input").press("Escape")
     await expect(reader.page.locator("#finder")).to_be_hidden()
