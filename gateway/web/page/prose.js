@@ -41,9 +41,9 @@ export class Prose {
       const isOpen = !isDone && place === read.length - 1 && isOpenCode(block);
       const html = Object.assign(block, { open: isOpen });
       const before = this.drawn[offset + place];
-      // A paragraph with a reference in it reads the same before and after its link is known.
-      const isSame = before?.raw === block.raw && before.isOpen === isOpen && !(isDone && /\]\[|\]:?\s/.test(block.raw));
-      if (isSame) return;
+      // What may refer to a link that is known only now is drawn again, though it reads the same.
+      const mayRefer = isDone && block.raw.includes("[");
+      if (before?.raw === block.raw && before.isOpen === isOpen && !mayRefer) return;
       const node = make("div", { className: "block" }, decorated(nodes(html)));
       if (before) before.node.replaceWith(node);
       else this.element.append(node);

@@ -1,5 +1,6 @@
 """The page when the gateway restarts, the network goes, keys are wanted, or others delete."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,32 @@ from tests.llm.scripted import ScriptedModel
 from tests.web.page.conftest import Visit
 from tests.web.page.test_chat import answer, exchange
 from tests.whole.processes import gateway
-from tests.whole.proxy import forwarding
+from tests.whole.proxy import Cut, Tap, forwarding
 
 AWAY = ("net::ERR_", "WebSocket connection")
 KEY, KEYS_LINE = new_key("alice")
+
+
+@dataclass
+class NoSockets:
+    """Wires over which pages come but, while `cut` is set, no WebSocket. For `forwarding`."""
+
+    cut: bool = False
+
+    def __call__(self) -> tuple[Tap, Tap]:
+        is_socket = False
+
+        def up(data: bytes) -> bytes:
+            nonlocal is_socket
+            is_socket = is_socket or data.startswith(b"GET /ws")
+            return down(data)
+
+        def down(data: bytes) -> bytes:
+            if is_socket and self.cut:
+                raise Cut(b"")
+            return data
+
+        return up, down
 
 
 async def test_a_reply_goes_on_after_a_restart_of_the_gateway(
@@ -68,7 +91,30 @@ async def test_what_is_sent_without_a_network_is_sent_once_there_is_one(
         await reader.page.close()
 
 
-async def test_a_message_that_was_on_its_way_survives_a_reload(
+async def test_a_message_that_was_on_its_way_survives_a_reload_and_is_asked_once(
+    served: Gateway, model: ScriptedModel, visit: Visit
+) -> None:
+    wires = NoSockets()
+    async with forwarding(str(served.http.base_url), wires) as url:
+        reader = await visit(url, expected=AWAY)
+        await exchange(reader, model, "one", "reply")
+        wires.cut = True
+        await reader.ask("two")
+        await expect(reader.button("state")).to_contain_text("Will be sent as soon as")
+        await reader.reload()
+        await expect(reader.page.locator(".turn.pending .said")).to_have_text("two")
+        await expect(reader.turns).to_have_count(2)
+        wires.cut = False
+        await answer(model, "reply to two")
+        await reader.sees("reply to two")
+        await reader.is_done()
+        await reader.reload()
+        await reader.sees("reply to two")
+        await expect(reader.turns).to_have_count(2)
+        await reader.page.close()
+
+
+async def test_what_is_sent_before_the_history_has_come_is_sent_after_it(
     served: Gateway, model: ScriptedModel, visit: Visit
 ) -> None:
     reader = await visit(served, expected=AWAY)

@@ -17,7 +17,9 @@ SHOW = """async (texts, load) => {
   return shown;
 }"""
 
-KOREAN = """**연결을 유지하는 방식(connection)**이에요. *기울임*과 `코드`, ~~지움~~.
+KOREAN = """처음부터 [문서][doc]와 [doc].
+
+**연결을 유지하는 방식(connection)**이에요. *기울임*과 `코드`, ~~지움~~.
 
 1. 하나
 2. **둘**입니다
@@ -39,7 +41,7 @@ print("안녕")
 - [x] 끝남
 - [ ] 할 일
 
-[문서][doc]를 보세요.
+끝입니다.
 
 [doc]: https://example.org/doc
 """
@@ -57,7 +59,7 @@ async def test_markdown_becomes_what_it_means(served: Gateway, visit: Visit) -> 
         '<td align="right">두 줄<br>입니다</td>',
         "☑ 끝남",
         "☐ 할 일",
-        '<a href="https://example.org/doc" target="_blank" rel="noopener noreferrer">문서</a>를',
+        '<a href="https://example.org/doc" target="_blank" rel="noopener noreferrer">문서</a>와',
     ):
         assert part in html
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from playwright.async_api import CDPSession, expect
 
 from tests.gateway.harness import Gateway, call_of
@@ -72,19 +73,32 @@ async def test_a_composition_is_known_where_the_event_does_not_tell(
     await expect(reader.box).to_have_value("한")
 
 
+@pytest.mark.parametrize(
+    "press",
+    [
+        "document.querySelector('#send').click()",
+        # A phone keeps the focus in the box when a button is touched.
+        "document.querySelector('#composer').requestSubmit()",
+    ],
+)
 async def test_the_button_sends_the_last_syllable_too(
-    served: Gateway, visit: Visit, model: ScriptedModel
+    served: Gateway, model: ScriptedModel, visit: Visit, press: str
 ) -> None:
     reader = await visit(served)
     cdp = await keyboard(reader)
+    await reader.page.evaluate(
+        "box.addEventListener('compositionend', () => (globalThis.ended = box.value))"
+    )
     await cdp.send("Input.insertText", {"text": "서울 날"})
     await compose(cdp, "ㅆ", "씨")
-    await reader.page.locator("#send").click()
+    await reader.page.evaluate(press)
     call = await call_of(model)
     assert call.messages[-1]["content"] == "서울 날씨"
     await call.complete()
     await reader.is_done()
     await expect(reader.box).to_have_value("")
+    # The input method was done with the syllable before the box was emptied: it brings none back.
+    assert await reader.page.evaluate("globalThis.ended") == "서울 날씨"
 
 
 async def test_everything_can_be_done_by_keyboard(
