@@ -14,11 +14,17 @@
     constructor({ tokens, ...options }) {
       // A function cannot come over from the test: here is one that gives these in turn.
       this.asked = 0;
-      if (tokens) options.token = async () => tokens[Math.min(this.asked++, tokens.length - 1)];
+      if (tokens) options.token = async () => this.issue(tokens);
       this.chat = new midm.ChatClient(options);
       for (const type of [...TYPES, ...OWN]) {
         this.chat.addEventListener(type, ({ detail }) => this.hear(type, detail));
       }
+    }
+
+    issue(tokens) {
+      const token = tokens[Math.min(this.asked, tokens.length - 1)];
+      this.hear("asked", { count: ++this.asked });
+      return token;
     }
 
     hear(type, detail) {

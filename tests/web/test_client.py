@@ -11,6 +11,14 @@ from tests.llm.scripted import ScriptedModel
 from tests.web.chatting import Client, asked, client, visit
 from tests.web.conftest import run
 
+ELSEWHERE = "http://localhost:9/"
+"""A page of this machine that is not the gateway's."""
+
+
+async def show(route: Route) -> None:
+    """Show an empty page that no policy holds back."""
+    await route.fulfill(body="<!doctype html>", content_type="text/html")
+
 
 async def exchange(tab: Client, model: ScriptedModel, question: str, *pieces: str) -> None:
     """Ask, let the model reply, and wait for the end."""
@@ -185,12 +193,9 @@ async def test_it_leaves_when_the_gateway_asks_it_to(page: Page, served: Gateway
 async def test_a_page_from_elsewhere_on_this_machine_may_use_it(
     context: BrowserContext, served: Gateway, model: ScriptedModel
 ) -> None:
-    async def show(route: Route) -> None:
-        await route.fulfill(body="<!doctype html>", content_type="text/html")
-
-    await context.route("http://localhost:9/", show)
+    await context.route(ELSEWHERE, show)
     page = await context.new_page()
-    await page.goto("http://localhost:9/")
+    await page.goto(ELSEWHERE)
     script = """async (module) => {
         const { ChatClient } = await import(module);
         const chat = new ChatClient();  // of the gateway that the module came from
@@ -208,3 +213,24 @@ async def test_a_page_from_elsewhere_on_this_machine_may_use_it(
     await call.say("반가워요")
     await call.complete()
     assert await heard == ["stop", "반가워요"]
+
+
+async def test_a_worker_may_use_it(
+    context: BrowserContext, served: Gateway, model: ScriptedModel
+) -> None:
+    await context.route(ELSEWHERE, show)
+    page = await context.new_page()
+    await page.goto(ELSEWHERE)
+    script = """(module) => new Promise((resolve) => {
+        const work = `import { ChatClient } from "${module}";
+            const chat = new ChatClient();
+            chat.addEventListener("complete", ({ detail }) => postMessage(detail.finish_reason));
+            chat.connect();
+            chat.send("안녕");`;
+        const url = URL.createObjectURL(new Blob([work], { type: "text/javascript" }));
+        new Worker(url, { type: "module" }).onmessage = ({ data }) => resolve(data);
+    })"""
+    module = str(served.http.base_url.join("/web/midm-chat.js"))
+    heard = asyncio.create_task(run(page, script, module))
+    await (await call_of(model)).complete()
+    assert await heard == "stop"

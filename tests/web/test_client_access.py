@@ -1,11 +1,14 @@
 """The client where the gateway asks who it is."""
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Page
 
+from gateway.auth.authenticator import Authenticator, Lapse
+from gateway.auth.principal import Principal
 from tests.gateway.access.people import ALICE, CAROL, access_settings, token
 from tests.gateway.harness import Gateway, Json, call_of, on_sockets
 from tests.llm.scripted import ScriptedModel
@@ -59,31 +62,59 @@ async def test_a_refused_token_is_replaced_by_a_new_one(page: Page, guarded: Gat
     assert (await again.look())["asked"] == 2
 
 
+def expiring(monkeypatch: pytest.MonkeyPatch, *, until: float) -> None:
+    """Let tokens that expire until then have expired."""
+
+    def lapse(self: Authenticator, principal: Principal) -> Lapse | None:
+        return "expired" if (principal.expires_at or 0) <= until else None
+
+    monkeypatch.setattr(Authenticator, "lapse", lapse)
+
+
 async def test_a_token_is_renewed_on_the_connection_that_there_is(
-    page: Page, guarded: Gateway
+    page: Page, guarded: Gateway, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await visit(page, guarded.http.base_url)
-    # Five seconds are allowed for clocks that differ: this one is good for two more.
-    tokens = [token("alice", lasts_s=-3), token("alice")]
+    # The client takes the first one for expired, the gateway does not yet.
+    tokens = [{"token": token("alice", lasts_s=60), "expiresAt": 1}, token("alice")]
     phone = await client(page, tokens=tokens)
     await phone.next("ready")
     [connection] = guarded.house.connections
-    laptop = await client(page, "laptop", token=tokens[0])
-    assert (await laptop.next("state", state="closed"))["closedBy"]["code"] == 4500
+    await phone.next("asked", count=2)
+    await phone.send("안녕")
+    await phone.next("accepted")
+    expiring(monkeypatch, until=time.time() + 120)
     connection.check_rights()
-    await phone.call("history")
+    await (await call_of(model)).complete()
+    await phone.next("complete")
     assert list(guarded.house.connections) == [connection]
-    assert (await phone.look())["asked"] == 2
 
 
-async def test_a_token_that_has_expired_is_replaced(page: Page, guarded: Gateway) -> None:
+async def test_a_token_that_has_expired_is_replaced(
+    page: Page, guarded: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await visit(page, guarded.http.base_url)
-    old = {"token": token("alice", lasts_s=-4), "expiresAt": 2**42}
+    old = {"token": token("alice", lasts_s=60), "expiresAt": 2**42}
     phone = await client(page, tokens=[old, token("alice")])
     await phone.next("ready")
+    [connection] = guarded.house.connections
+    with monkeypatch.context() as patch:
+        expiring(patch, until=time.time() + 120)
+        connection.check_rights()
     await phone.next("state", state="waiting")
+    await phone.next("asked", count=2)
     await phone.next("ready")
-    assert (await phone.look())["asked"] == 2
+
+
+async def test_a_key_is_known_where_nobody_needs_one(
+    page: Page, tmp_path: Path, model: ScriptedModel
+) -> None:
+    settings = access_settings(tmp_path, model.url, allow_anonymous=True)
+    async with on_sockets(settings) as gateway:
+        await visit(page, gateway.http.base_url)
+        for name, options in {"alice": {"token": ALICE}, "anonymous": {}}.items():
+            await (await client(page, name, **options)).next("ready")
+        assert gateway.rows("SELECT owner FROM owners WHERE owner LIKE 'key:%'") == [("key:alice",)]
 
 
 async def test_who_sends_too_much_gets_it_back(

@@ -45,7 +45,7 @@ async def test_a_message_whose_answer_was_lost_is_not_asked_twice(
         await visit(page, url)
         phone = await client(page)
         await phone.next("ready")
-        line.breaks = lambda data: line.cuts < 3 and b'"accepted"' in data
+        line.breaks = lambda data: line.cuts < 3 and b'"type":"accepted"' in data
         await phone.send("안녕")
         call = await call_of(model)
         await call.say("반가워요")
@@ -54,6 +54,33 @@ async def test_a_message_whose_answer_was_lost_is_not_asked_twice(
     assert line.cuts >= 1
     assert asked(served) == ["안녕"]
     assert await phone.shown() == served.replies() == [("stop", "반가워요")]
+
+
+async def test_a_page_that_is_reloaded_before_the_answer_came_asks_once(
+    page: Page, served: Gateway, model: ScriptedModel
+) -> None:
+    line = Line()
+    async with forwarding(str(served.http.base_url), line) as url:
+        await visit(page, url)
+        phone = await client(page)
+        await phone.next("ready")
+        line.breaks = lambda data: b'{"type":"' in data
+        await phone.send("안녕")
+        call = await call_of(model)
+        await phone.next("state", state="waiting")
+        kept = await phone.look()
+        line.breaks = lambda data: False
+        await visit(page, url)
+        fields = {name: kept[name] for name in ("sessionId", "outbox")}
+        again = await client(page, "again", **fields)
+        await again.next("accepted", duplicate=True)
+        await call.say("반가워요")
+        await call.complete()
+        await again.next("complete")
+    assert len(kept["outbox"]) == 1
+    assert (await again.look())["outbox"] == []
+    assert asked(served) == ["안녕"]
+    assert await again.shown() == served.replies()
 
 
 async def test_a_line_that_falls_silent_is_given_up(
