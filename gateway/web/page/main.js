@@ -215,7 +215,7 @@ function choose(idea) {
 }
 
 function drawLanguage() {
-  transcript.relabel();
+  transcript.draw();
   drawFrame();
 }
 

@@ -94,11 +94,6 @@ export class Transcript {
     return null;
   }
 
-  relabel() {
-    for (const view of this.views.values()) view.relabel();
-    this.draw();
-  }
-
   view(key) {
     if (!this.views.has(key)) this.views.set(key, new TurnView(this.act));
     return this.views.get(key);

@@ -1,12 +1,14 @@
 // One turn on the page: a question, its reply, what can be done with them, and older versions.
 
 import { copyFrom } from "./copy.js";
-import { $, clone, label, make } from "./dom.js";
+import { $, clone, make } from "./dom.js";
 import { clock, moment, t } from "./i18n.js";
 import { Prose } from "./prose.js";
 import { lineOf, troubleOf } from "./turn-state.js";
 
-const LONG_QUESTION = 1500; // characters shown before it folds
+// A question longer than that scrolls in a window of its own.
+const LONG_CHARS = 1500;
+const LONG_LINES = 20;
 
 export class TurnView {
   /** `act(name, turn)` is called for what the reader wants: edit, regenerate, details, version. */
@@ -26,7 +28,6 @@ export class TurnView {
     on(".older", () => this.showVersion(this.place - 1));
     on(".newer", () => this.showVersion(this.place + 1));
     on(".past .link", () => this.showVersion(this.versions.length - 1));
-    on(".said", () => $(".said", this.element).classList.add("whole"));
   }
 
   get isOld() {
@@ -84,17 +85,19 @@ export class TurnView {
     $(".ask", this.element).hidden = !user;
     if (said.textContent === text) return;
     said.textContent = text;
-    said.classList.toggle("long", text.length > LONG_QUESTION || text.split("\n").length > 20);
+    const isLong = text.length > LONG_CHARS || text.split("\n").length > LONG_LINES;
+    said.classList.toggle("long", isLong);
+    said.toggleAttribute("tabindex", isLong);
+    if (isLong) said.tabIndex = 0; // so that the keyboard can scroll it
   }
 
   showLine(line) {
     const place = $(".state", this.element);
     place.hidden = !line;
-    if (!line) return place.replaceChildren();
+    // Drawn anew only when it says something else, for its dots move.
+    if ((line?.text ?? "") === place.textContent) return;
     const dots = make("span", { className: "bubbles", ariaHidden: "true" }, make("i"), make("i"), make("i"));
-    if (place.dataset.said === line.text && place.firstChild) return undefined;
-    place.dataset.said = line.text;
-    return place.replaceChildren(...(line.isWaiting ? [dots] : []), make("span", { textContent: line.text }));
+    place.replaceChildren(...(line?.isWaiting ? [dots] : []), make("span", { textContent: line?.text ?? "" }));
   }
 
   showTrouble(trouble, isOld) {
@@ -139,12 +142,5 @@ export class TurnView {
 
   showIf(name, isShown) {
     $(`.${name}`, this.element).hidden = !isShown;
-  }
-
-  /** Say everything again, in the language that is spoken now. */
-  relabel() {
-    const place = $(".state", this.element);
-    delete place.dataset.said;
-    label($(".details", this.element), t("details"));
   }
 }

@@ -110,6 +110,11 @@ async def test_an_edited_question_hides_what_followed_and_leads_back_to_it(
         await reader.is_done()
         await reader.reload()
         await reader.sees("reply to better")
+    # What came after the newest version has nothing to do with an older one.
+    await exchange(reader, model, "third", "reply to third")
+    await reader.turns.first.locator(".older").click()
+    texts = await reader.page.locator("#turns .said, #turns .prose").all_inner_texts()
+    assert texts == ["first", "reply to first", "second", "reply to second"]
 
 
 async def test_a_new_message_leaves_an_old_version(

@@ -106,14 +106,16 @@ async def test_a_long_reply_is_not_drawn_again_with_each_piece(
             for (const record of observer.takeRecords()) made += record.addedNodes.length;
           }
           const early = place.children[1];
+          const settled = prose.settled.chars / text.length;
           prose.show(text, { isDone: true });
           const isSame = place.children[1] === early;
-          return { made, updates, isSame, blocks: place.children.length };
+          return { made, updates, settled, isSame, blocks: place.children.length };
         }""",
         "Some **text** and `code`.\n\n- one\n- two\n\n```py\nfor i in range(10):\n    i\n```\n\n",
     )
     assert made["isSame"]
     assert made["blocks"] > 900
+    assert made["settled"] > 0.99  # and is not read again either
     # Each piece makes the block anew that it belongs to, and now and then its neighbour.
     assert made["made"] < 2 * made["updates"]
 
