@@ -259,7 +259,6 @@ export class ChatClient extends EventTarget {
     if (frame.type === "ready" && !this.#greet(frame)) return;
     this.#heed(frame);
     this.#tell(frame.type, frame);
-    if (frame.type === "ready") this.#catchUp();
   }
 
   #heed(frame) {
@@ -288,7 +287,7 @@ export class ChatClient extends EventTarget {
     }
   }
 
-  /** Take `ready` in; false if there is no reading on from here. */
+  /** Take `ready` in; false if that led nowhere: no reading on from here, or closed at once. */
   #greet(frame) {
     if (!frame.resumed) {
       // What is missing is in the history, and its cursor says where to go on.
@@ -305,8 +304,12 @@ export class ChatClient extends EventTarget {
     this.#patience.opened(Date.now());
     this.#watch(2000 * frame.heartbeat_s + this.#timing.silenceMs);
     this.#planRenewal();
-    this.#to("open");
-    return true;
+    const previous = this.state;
+    this.state = "open";
+    // Before anybody is told, who may send something newer.
+    this.#catchUp();
+    this.#tell("state", { state: "open", previous });
+    return this.state === "open";
   }
 
   /** Say what could not be said before. */
@@ -315,7 +318,7 @@ export class ChatClient extends EventTarget {
     this.#sending.sendAll();
     const pending = this.#cancelled;
     this.#cancelled = null;
-    if (!pending || this.state !== "open") return;
+    if (!pending) return;
     // What is over by now needs no cancel; what was only just sent is open when this arrives.
     const turn = pending.turn ?? this.#openTurn;
     if (turn === this.#openTurn && (turn !== null || entries.length > 0)) this.cancel(turn);

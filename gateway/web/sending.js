@@ -37,7 +37,7 @@ export class Sending {
     return true;
   }
 
-  /** There is a connection: send everything, in order. */
+  /** There is a new connection: send everything on it, in order. */
   sendAll() {
     for (const entry of this.entries) this.#transmit(entry);
   }

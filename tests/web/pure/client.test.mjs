@@ -96,6 +96,15 @@ test("a message is sent again on each connection until it is known to be stored"
   assert.deepEqual(world.socket.sent, []);
 });
 
+test("a message that is sent as soon as it is open is sent once, behind older ones", async () => {
+  const { chat } = around();
+  chat.send("older");
+  chat.addEventListener("state", ({ detail }) => detail.state === "open" && chat.send("greeting"));
+  chat.addEventListener("ready", () => chat.send("question"));
+  const socket = await world.open();
+  assert.deepEqual(socket.sent.map(({ message }) => message), ["older", "greeting", "question"]);
+});
+
 test("a start with its request_id says that a message is stored, too", async () => {
   const { chat } = around();
   const socket = await world.open();

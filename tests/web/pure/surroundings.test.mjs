@@ -73,6 +73,15 @@ test("what comes too late opens nothing", async () => {
   assert.deepEqual([world.sockets, chat.state], [[], "closed"]);
 });
 
+test("whoever closes it on being told that it is open hears nothing more", async () => {
+  const { chat } = around();
+  const told = [];
+  chat.addEventListener("ready", () => told.push("ready"));
+  chat.addEventListener("state", ({ detail }) => detail.state === "open" && chat.close());
+  await world.open();
+  assert.deepEqual([told, chat.state, world.timers.size], [[], "closed", 0]);
+});
+
 test("it may be opened again", async () => {
   const { chat } = around();
   (await world.open()).start(1);
