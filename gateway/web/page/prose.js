@@ -21,7 +21,8 @@ export class Prose {
   }
 
   /** Show a text, which mostly begins with the text before. */
-  show(text, { isDone }) {
+  show(given, { isDone }) {
+    const text = given.replace(/\r\n?/g, "\n"); // as the reader of Markdown would
     if (text === this.text && isDone === this.isDone) return;
     if (!text.startsWith(this.text)) this.clear();
     // At the end all of it is read in one go, as links may be defined below their use.
@@ -31,18 +32,19 @@ export class Prose {
     this.element.classList.toggle("writing", !isDone);
     const rest = text.slice(this.settled.chars);
     const read = blocks(rest);
-    this.draw(read.filter((block) => block.type !== "space" && block.type !== "def"), isDone);
-    if (!isDone) this.settle(read, rest);
+    const shown = read.filter((block) => block.type !== "space" && block.type !== "def");
+    this.draw(shown, { isDone, hasLinks: isDone && read.some(({ type }) => type === "def") });
+    if (!isDone) this.settle(read, shown, rest);
   }
 
-  draw(read, isDone) {
+  draw(read, { isDone, hasLinks }) {
     const offset = this.settled.blocks;
     read.forEach((block, place) => {
       const isOpen = !isDone && place === read.length - 1 && isOpenCode(block);
       const html = Object.assign(block, { open: isOpen });
       const before = this.drawn[offset + place];
       // What may refer to a link that is known only now is drawn again, though it reads the same.
-      const mayRefer = isDone && block.raw.includes("[");
+      const mayRefer = hasLinks && block.raw.includes("[");
       if (before?.raw === block.raw && before.isOpen === isOpen && !mayRefer) return;
       const node = make("div", { className: "block" }, decorated(nodes(html)));
       if (before) before.node.replaceWith(node);
@@ -52,10 +54,9 @@ export class Prose {
     for (const { node } of this.drawn.splice(offset + read.length)) node.remove();
   }
 
-  settle(read, rest) {
+  settle(read, shown, rest) {
     const sum = read.reduce((chars, block) => chars + block.raw.length, 0);
     if (sum !== rest.length) return; // the reader changed it (tabs, line ends): no place to go on from
-    const shown = read.filter((block) => block.type !== "space" && block.type !== "def");
     const keep = shown.at(-2);
     if (!keep) return;
     for (const block of read) {
