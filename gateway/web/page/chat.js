@@ -1,8 +1,8 @@
 // One conversation in view: its client, its turns, and what was sent and not taken yet.
 //
 // It says `turns` when anything but the open reply has changed, `text` when only that has grown,
-// `state`, `known` when a new session has got its id, `started` and `ended` with the turn,
-// `refused`, `failed`, and `gone` or `locked` when it cannot be read.
+// `state`, `known` when a new session has got its id, `started`, `queued` and `ended` with the
+// turn, `refused`, `failed`, and `gone` or `locked` when it cannot be read.
 
 import { ChatClient, CloseCode, Conversation } from "../midm-chat.js";
 import { GATEWAY, messages } from "./api.js";
@@ -52,19 +52,12 @@ export class Chat extends EventTarget {
 
   /** Load the newest messages, however often that has to be tried, and go on from there. */
   async open() {
-    try {
-      const page = await this.loading.newest(this.id);
-      if (this.isLeft) return;
-      this.take(page);
-      this.connect(page.cursor);
-    } catch (error) {
-      this.fire(error.status === 401 ? "locked" : "gone");
-    }
-  }
-
-  /** Begin a session. */
-  begin() {
-    this.connect(undefined);
+    const page = await this.loading.newest(this.id).catch(({ status }) => {
+      this.fire(status === 401 ? "locked" : "gone");
+    });
+    if (!page || this.isLeft) return;
+    this.take(page);
+    this.connect(page.cursor);
   }
 
   leave() {
@@ -132,6 +125,7 @@ export class Chat extends EventTarget {
     this.fire("turns");
   }
 
+  /** Connect; without an id a session is begun. */
   connect(cursor) {
     const kept = this.id ? outbox(this.id) : [];
     const client = new ChatClient({
@@ -152,7 +146,7 @@ export class Chat extends EventTarget {
     on("refused", (refused) => this.refused(refused));
     on("reset", (page) => this.reset(page));
     on("start", (frame) => this.started(frame));
-    on("queued", (frame) => this.apply(frame));
+    on("queued", (frame) => this.queued(frame));
     on("token", (frame) => this.grown(frame));
     on("complete", (frame) => this.ended(frame));
     on("error", (frame) => (frame.turn ? this.ended(frame) : this.failed(frame)));
@@ -214,9 +208,11 @@ export class Chat extends EventTarget {
     this.fire("started", frame);
   }
 
-  apply(frame) {
+  queued(frame) {
+    const isFirst = this.conversation.turn(frame.turn)?.queue === null;
     this.conversation.apply(frame);
     this.fire("turns");
+    if (isFirst) this.fire("queued");
   }
 
   grown(frame) {

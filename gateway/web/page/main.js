@@ -1,6 +1,6 @@
 // The page: what is in view, and who tells whom.
 
-import { sayFinished, sayStarted } from "./announcer.js";
+import { say, sayFinished, sayStarted } from "./announcer.js";
 import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
 import { Connection } from "./connection.js";
@@ -37,7 +37,7 @@ const composer = new Composer({
 });
 const sidebar = new Sidebar({ deleted: (id) => chat?.id === id && newChat() });
 const older = new Older(() => chat, transcript);
-const finder = new Finder(({ turn }) => void older.reveal(turn));
+const finder = new Finder((hit) => void older.reveal(hit));
 const connection = new Connection(reconnect);
 
 // What is in view
@@ -66,6 +66,7 @@ function listen(one) {
   on("text", () => transcript.drawOpen());
   on("state", stateChanged);
   on("known", becameKnown);
+  on("queued", () => say(t("say.queued")));
   on("started", started);
   on("ended", ended);
   on("refused", refused);
@@ -168,7 +169,7 @@ function send(text, replaces) {
   transcript.showNewest();
   if (!chat) {
     show(new Chat(null));
-    chat.begin();
+    chat.connect();
   }
   chat.send(text, replaces);
   toEnd();

@@ -31,13 +31,15 @@ export class Older {
     while (this.current()?.nextBefore && isShort() && (await this.load()));
   }
 
-  /** Show a turn, wherever it is. */
-  async reveal(turn) {
+  /** Show a message, wherever it is: its turn, or itself if it belongs to none. */
+  async reveal({ turn, message_id: id }) {
     const chat = this.current();
-    while (!chat.conversation.turn(turn)) {
+    const { conversation } = chat;
+    const isKnown = () => conversation.turn(turn) ?? conversation.loose.some((one) => one.message_id === id);
+    while (!isKnown()) {
       if (!(await this.load())) return;
     }
-    const found = chat === this.current() && this.transcript.reveal(turn);
+    const found = chat === this.current() && this.transcript.reveal(turn ?? id);
     if (!found) return;
     lookAt(found);
     found.classList.add("found");

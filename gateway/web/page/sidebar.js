@@ -26,6 +26,8 @@ export class Sidebar {
     $("#sidebar").addEventListener("keydown", (event) => {
       if (event.key === "Escape" && this.isDrawer) this.toggle(false);
     });
+    phone.addEventListener("change", () => this.tell());
+    this.tell();
     onSessions(() => this.draw());
     onLanguage(() => this.draw());
     this.draw();
@@ -49,6 +51,11 @@ export class Sidebar {
       remember("sidebar", isWanted ? null : "hidden");
     }
     $(isWanted ? "#sidebar-close" : "#sidebar-open").focus();
+    this.tell();
+  }
+
+  tell() {
+    $("#sidebar-open").setAttribute("aria-expanded", String(this.isSeen));
   }
 
   /** On a phone the list goes away once a choice is made. */

@@ -145,6 +145,7 @@ export default {
 
   // What a screen reader says
   "say.started": "midm is answering.",
+  "say.queued": "Waiting for the model.",
   "say.finished": "midm has finished:",
   "say.stopped": "The reply was stopped.",
   "say.code": "Code, {lines} lines.",

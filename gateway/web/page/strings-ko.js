@@ -145,6 +145,7 @@ export default {
 
   // What a screen reader says
   "say.started": "믿:음이 답변을 쓰기 시작했습니다.",
+  "say.queued": "모델을 기다리고 있습니다.",
   "say.finished": "답변이 끝났습니다.",
   "say.stopped": "답변을 멈췄습니다.",
   "say.code": "코드 {lines}줄.",

@@ -193,6 +193,7 @@ async def test_who_waits_in_line_is_told_the_place(
     await second.ask("two")
     await expect(second.button("state")).to_contain_text("number 1 in line")
     await expect(second.page.locator("#stop")).to_be_visible()
+    await expect(second.page.locator("#announcer p").last).to_have_text("Waiting for the model.")
     await call.complete()
     await (await call_of(model)).complete()
     await second.is_done()

@@ -78,6 +78,37 @@ async def test_a_search_leads_to_a_message_that_was_not_loaded(
     await expect(reader.page.locator("#finder")).to_be_hidden()
 
 
+async def test_messages_that_belong_to_no_turn_are_shown_and_found(
+    served: Gateway, model: ScriptedModel, visit: Visit
+) -> None:
+    session_id = await long_conversation(served, model, 1)
+    stray = {"message_id": "stray", "session_id": session_id, "turn": None, "token_usage": None}
+    told = {"created_at": "2026-01-01T00:00:00Z", "finish_reason": None}
+    lines = [
+        {**stray, **told, "role": "system", "content": "**Be** brief."},
+        {**stray, **told, "role": "user", "message_id": "other", "content": "Anybody?"},
+    ]
+
+    async def adopted(route: Route) -> None:
+        page = await (await route.fetch()).json()
+        await route.fulfill(json={**page, "messages": [*lines, *page["messages"]]})
+
+    reader = await visit(served)
+    await reader.page.route("**/messages?*", adopted)
+    await open_session(reader, session_id)
+    await reader.sees("Reply to question 1.")
+    await expect(reader.turns).to_have_count(3)
+    system = reader.page.locator("[data-turn='stray']")
+    await expect(system.locator("strong")).to_have_text("Be")
+    await expect(system.locator(".regenerate, .details, .ask")).to_have_count(3)
+    for name in ("regenerate", "details", "ask"):
+        await expect(system.locator(f".{name}")).to_be_hidden()
+    await reader.page.locator("#search-open").click()
+    await reader.page.locator("#finder-input").fill("anybody")
+    await reader.page.locator("#finder li button").click()
+    await expect(reader.page.locator("[data-turn='other']")).to_have_class("turn found")
+
+
 async def test_a_gateway_that_cannot_search_shows_only_what_fits(
     served: Gateway, model: ScriptedModel, visit: Visit
 ) -> None:
