@@ -19,7 +19,8 @@ export class Chat extends EventTarget {
     this.pending = new Pending();
     this.nextBefore = null;
     this.client = null;
-    this.loading = new Loading(() => this.fire("state"));
+    this.loading = new Loading(() => {});
+    this.refusal = null; // why the first page was not given
     this.isLeft = false;
     this.older = null;
     this.early = []; // what is to be sent as soon as there is a client
@@ -36,7 +37,7 @@ export class Chat extends EventTarget {
   }
 
   get closedBy() {
-    return this.client?.closedBy;
+    return this.client ? this.client.closedBy : this.refusal;
   }
 
   /** What keeps the next message: "writing" a reply, "sending" one, being "gone", or null. */
@@ -46,14 +47,15 @@ export class Chat extends EventTarget {
     return this.pending.isEmpty ? null : "sending";
   }
 
-  get maxChars() {
-    return this.client?.limits?.max_message_chars ?? Infinity;
-  }
-
   /** Load the newest messages, however often that has to be tried, and go on from there. */
   async open() {
+    this.refusal = null;
+    this.loading = new Loading(() => this.fire("state"));
+    this.fire("state");
     const page = await this.loading.newest(this.id).catch(({ status }) => {
-      this.fire(status === 401 ? "locked" : "gone");
+      this.refusal = { code: status === 401 ? CloseCode.UNAUTHORIZED : CloseCode.SESSION_GONE };
+      this.loading.state = "closed";
+      this.stateChanged();
     });
     if (!page || this.isLeft) return;
     this.take(page);
@@ -68,7 +70,7 @@ export class Chat extends EventTarget {
 
   /** Try again now; the client begins anew, with what it has to send. */
   retryNow() {
-    if (!this.client) return void this.loading.wake();
+    if (!this.client) return void (this.refusal ? this.open() : this.loading.wake());
     this.isRetrying = true;
     this.client.close();
     this.client.connect();
@@ -93,9 +95,9 @@ export class Chat extends EventTarget {
   }
 
   post(send) {
-    if (!this.client) return void this.early.push(send);
     if (this.state === "closed") this.retryNow();
-    return void send(this.client);
+    if (this.client) send(this.client);
+    else this.early.push(send);
   }
 
   stop() {

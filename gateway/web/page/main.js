@@ -110,7 +110,7 @@ function turnsChanged() {
 
 function stateChanged() {
   connection.show(chat);
-  composer.limit(chat.maxChars);
+  composer.limit(chat.client?.limits?.max_message_chars ?? Infinity);
   if (chat.state === "open") refreshHealth();
 }
 

@@ -179,6 +179,10 @@ async def test_a_key_is_asked_for_and_kept_as_long_as_wanted(
             await expect(other.page.locator("#sessions li")).to_have_count(1)
         else:
             await expect(other.page.locator("#key-dialog")).to_be_visible()
+            await other.page.keyboard.press("Escape")
+            await expect(other.page.locator("#connection")).to_contain_text("Disconnected")
+            await other.page.get_by_role("button", name="Reconnect").click()
+            await expect(other.page.locator("#key-dialog")).to_be_visible()
         assert KEY not in await reader.page.content()
         for tab in (reader, other):
             await tab.page.close()
