@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.pages import WEB
 from tests.conformance.test_fold import CASES
 
 HERE = Path(__file__).parent
-CLIENTS = (HERE / "client.mjs",)
+CLIENTS = (HERE / "client.mjs", WEB / "conversation.js")
 
 pytestmark = pytest.mark.skipif(not shutil.which("node"), reason="Node.js is not installed")
 
