@@ -109,7 +109,7 @@ def of_this_process(served: Served) -> dict[str, Any]:
         "turns": house.turns.running,
         "calls": house.admission.calls,
         "waiting": house.admission.waiting,
-        "of the driver": len(house.turns._ports.driver._transport._exchanges),
+        "of the driver": len(house.turns._ports.driver._upstream._transport._exchanges),
     }
 
 

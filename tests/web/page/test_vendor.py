@@ -26,7 +26,8 @@ def test_nothing_is_there_that_the_manifest_does_not_name() -> None:
     for part in PARTS:
         named |= {part["file"], *part["license_files"]}
     found = {str(path.relative_to(VENDOR)) for path in VENDOR.rglob("*") if path.is_file()}
-    assert found == named
+    # That has a manifest of its own.
+    assert {name for name in found if not name.startswith("swagger-ui/")} == named
 
 
 def test_no_library_can_call_anybody() -> None:
