@@ -55,11 +55,12 @@ class Limit:
         """Before this time of the loop it need not be moved: it is a tenth too late at most."""
         self.final = False
 
-    def renewed(self) -> "Limit":
-        """Make the limit of another request that has what is left of this one's time."""
+    def go_on(self) -> None:
+        """Let another request have what the one before it has left of the time."""
         when = self.timer.when()
         left = self.seconds if when is None else when - asyncio.get_running_loop().time()
-        return Limit(max(left, 0.0), self.error)
+        # A timer serves once; whoever listens to the reply moves the one that runs.
+        self.timer = asyncio.timeout(max(left, 0.0))
 
     def move(self, seconds: float, error: type[UpstreamError]) -> None:
         """Begin to count anew, unless it has been reached already, as is about to be said."""

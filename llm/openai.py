@@ -165,7 +165,7 @@ class OpenAi:
                 refusal = parse(await read(response, _REFUSAL_BYTES))
                 status = response.status_code
             dialect = adapted(dialect, status, refusal)
-            limit = limit.renewed()
+            limit.go_on()
         if status == httpx.codes.NOT_FOUND:
             self._found_model = ""
         raise failure(status, refusal)

@@ -231,6 +231,8 @@ async def test_an_engine_without_stream_options_is_asked_without_and_never_again
         call = await engine.call()
         assert "stream_options" not in call.body
         await call.say("끝")
+        # Piece by piece: the limits of time are those of the request that was understood.
+        assert await asked.next() == ("끝", 1)
         await call.complete()
         await asked.over.wait()
         assert asked.ending == Ending("stop", 1, None)
@@ -238,6 +240,21 @@ async def test_an_engine_without_stream_options_is_asked_without_and_never_again
         call = await engine.call()
         assert "stream_options" not in call.body
         await call.complete()
+
+
+async def test_a_stall_is_noticed_after_a_refusal_as_well(engine: ScriptedEngine) -> None:
+    async with asking(engine, patience=Patience(silence_s=0.1)) as (asked, call):
+        await call.refuse(400, {"error": {"message": "unknown field stream_options"}})
+        await (await engine.call()).say("반")
+    assert isinstance(asked.error, UpstreamStalled)
+    assert asked.text == "반"
+
+
+async def test_an_engine_asked_once_more_is_not_waited_for_for_ever(engine: ScriptedEngine) -> None:
+    async with asking(engine, patience=Patience(first_token_s=0.2)) as (asked, call):
+        await call.refuse(400, {"error": {"message": "unknown field stream_options"}})
+        await engine.call()
+    assert isinstance(asked.error, UpstreamTimeout)
 
 
 async def test_what_was_refused_for_another_reason_is_asked_again(engine: ScriptedEngine) -> None:
