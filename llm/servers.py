@@ -188,7 +188,9 @@ class Servers:
             self._changed.clear()
             await self._changed.wait()
         self._next = self._servers.index(server) + 1
-        server.begin(_now())
+        now = _now()
+        server.begin(now)
+        self._wake_after_rest(server, now)
         return server
 
     def _choose(self, untried: list[_Server]) -> _Server | None:
@@ -213,6 +215,7 @@ class Servers:
             rests_s = server.rests_until - now
             kind = type(error).__name__
             logger.warning("%s rests for %.0f s: %s: %s", server.name, rests_s, kind, error)
+            self._wake_after_rest(server, now)
 
     def _give_back(self, server: _Server, cool_down_s: float) -> None:
         if cool_down_s > 0:
@@ -223,6 +226,11 @@ class Servers:
     def _free(self, server: _Server) -> None:
         server.calls -= 1
         self._wake()
+
+    def _wake_after_rest(self, server: _Server, now: float) -> None:
+        # Who waits for the others would not notice that one more may be asked.
+        if server.rests_until > now:
+            asyncio.get_running_loop().call_later(server.rests_until - now, self._wake)
 
     def _wake(self) -> None:
         self._changed.set()

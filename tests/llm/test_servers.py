@@ -180,6 +180,21 @@ async def test_a_server_that_is_gone_does_not_get_another_one_more_than_its_shar
         assert b.busy == 1
 
 
+async def test_who_waits_for_the_others_asks_a_server_that_has_rested(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_now", lambda: asyncio.get_running_loop().time())
+    monkeypatch.setattr(module, "FIRST_REST_S", 0.05)
+    a, b = Double(), Double()
+    a.fails = GONE
+    async with floor(a, b, max_calls=1) as calls:
+        await calls.ask()
+        waits = await calls.ask()
+        a.fails, a.ends_at_once = None, True
+        assert await waits == Ending("stop", 1)
+        assert b.busy == 1
+
+
 @pytest.mark.parametrize("error", [GONE, NoConnection("in time")])
 async def test_a_call_that_had_not_begun_goes_elsewhere(error: UpstreamError) -> None:
     a, b = Double(), Double()
