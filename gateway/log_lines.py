@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from gateway.secrets import without_secrets
 from storage.turns import StoredTurn
 
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
@@ -28,16 +29,6 @@ _CONTROLS = re.compile(
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # change the order in which a line is read
     "\ud800-\udfff"  # cannot be encoded
     "]"
-)
-_SECRET = "[secret]"  # noqa: S105
-_SECRETS = re.compile(
-    r"(?P<before>\bbearer[\s.]+)[^\s\"',;]+"
-    r"|(?P<name>\b(?:ticket|token|access_token|password|secret)=)[^\s\"'&;]+"
-    r"|(?P<user>://[^\s/?#:@]*:)[^\s/?#]+@"
-    r"|\bmidm_[a-z2-7]{8}_[\w-]+"
-    # Only from its beginning: a search from each of its letters would take the square of the time.
-    r"|(?<![\w-])eyJ[\w-]+\.[\w-]+\.[\w-]*",
-    re.IGNORECASE,
 )
 
 
@@ -133,16 +124,6 @@ def _indented(details: list[str]) -> Iterator[str]:
 
 def _clean(text: str, *, most: int = MAX_LINE_CHARS) -> str:
     return _cut(_escaped(without_secrets(text)), most)
-
-
-def without_secrets(text: str) -> str:
-    """Leave out what looks like a credential; nothing should have logged it in the first place."""
-    return _SECRETS.sub(_hide, text)
-
-
-def _hide(found: re.Match[str]) -> str:
-    at = "@" if found["user"] else ""
-    return f"{found['before'] or found['name'] or found['user'] or ''}{_SECRET}{at}"
 
 
 def _escaped(text: str) -> str:

@@ -11,7 +11,6 @@ from functools import partial
 from ipaddress import ip_address
 from typing import cast
 
-import httpx
 import uvicorn
 from starlette.applications import Starlette
 
@@ -22,6 +21,7 @@ from gateway.http_connection import ChatHttp
 from gateway.limits.addresses import Proxies
 from gateway.limits.lobby import Lobby
 from gateway.listening import PeerLimits, listening_sockets, raise_open_files
+from gateway.secrets import without_secrets
 from gateway.settings import Settings
 from gateway.sockets import ChatSocket
 from gateway.websocket import short_cut
@@ -210,15 +210,15 @@ def _say_hello(settings: Settings, port: int) -> None:
     at = _address(settings.host, port)
     log.info("model: %s", _models(settings))
     if settings.shared:
-        log.info("database: %s", without_password(settings.database_url))
-        log.info("broker: %s", without_password(settings.broker_url))
+        log.info("database: %s", without_secrets(settings.database_url))
+        log.info("broker: %s", without_secrets(settings.broker_url))
     else:
         log.info("database: %s", settings.database_path.absolute())
     log.info("access: %s", _access(settings))
     if settings.allow_anonymous and not (settings.is_private or settings.allowed_hosts):
         log.warning("ALLOWED_HOSTS is not set: pages of any name may use this gateway")
     log.info("listening on http://%s", at)
-    here = f"http://{_address(_ANYWHERE.get(settings.host, settings.host), port)}"
+    here = url_here(settings.host, port)
     key = "" if not settings.authenticates or settings.allow_anonymous else "MIDM_KEY=… "
     log.info(
         "try it: open %s  or, in another terminal: %smidm-gateway chat --url %s", here, key, here
@@ -229,7 +229,7 @@ def _models(settings: Settings) -> str:
     if settings.simulated:
         return "SIMULATED (set LLM_SERVER_URL to use a real model)"
     spoken = " by OpenAI's API" if settings.llm_api == "openai" else ""
-    return ", ".join(map(without_password, settings.llm_servers)) + spoken
+    return ", ".join(map(without_secrets, settings.llm_servers)) + spoken
 
 
 def _access(settings: Settings) -> str:
@@ -243,9 +243,9 @@ def _access(settings: Settings) -> str:
     return "; ".join(ways)
 
 
-def without_password(url: str) -> str:
-    found = httpx.URL(url)
-    return str(found.copy_with(username=found.username, password=None)) if found.password else url
+def url_here(host: str, port: int) -> str:
+    """Say by which URL somebody on this machine reaches what listens on a host and port."""
+    return f"http://{_address(_ANYWHERE.get(host, host), port)}"
 
 
 def _address(host: str, port: int) -> str:

@@ -6,7 +6,7 @@ import httpx
 
 from gateway.auth.api_keys import KeyRing, parse_keys
 from gateway.checks.finding import Finding, ok, wrong
-from gateway.server import without_password
+from gateway.secrets import without_secrets
 from gateway.settings import Settings
 
 ABOUT = "API keys"
@@ -60,7 +60,7 @@ def _own_keys(settings: Settings) -> list[Finding]:
 async def _published(url: str) -> Finding:
     from gateway.auth.jwks import MAX_BODY_BYTES, read_keys
 
-    where = without_password(url)
+    where = without_secrets(url)
     do = "correct JWT_JWKS_URL; until it works no token opens the gateway"
     try:
         async with (

@@ -1,7 +1,7 @@
 """The broker: whether Redis is there, new enough, and keeps what it is given."""
 
 from gateway.checks.finding import Finding, ok, warning, wrong
-from gateway.server import without_password
+from gateway.secrets import without_secrets
 from gateway.settings import Settings
 
 ABOUT = "broker"
@@ -17,7 +17,7 @@ async def check_broker(settings: Settings) -> list[Finding]:
     from redis.asyncio import Redis
     from redis.exceptions import AuthenticationError, RedisError
 
-    where = without_password(settings.broker_url)
+    where = without_secrets(settings.broker_url)
     client = Redis.from_url(
         settings.broker_url, socket_connect_timeout=ANSWER_S, socket_timeout=ANSWER_S
     )

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 from gateway.checks.finding import Finding, ok, warning, wrong
-from gateway.server import without_password
+from gateway.secrets import without_secrets
 from gateway.settings import Settings
 from storage.inspecting import Schema, Server, is_in_use, postgres_server, sqlite_schema
 from storage.operations import StorageError
@@ -79,7 +79,7 @@ def _room(place: Path) -> Finding:
 
 
 async def _check_server(settings: Settings) -> list[Finding]:
-    where = without_password(settings.database_url)
+    where = without_secrets(settings.database_url)
     try:
         server = await postgres_server(settings.database_url)
     except StorageError as error:

@@ -9,7 +9,7 @@ import httpx
 
 from gateway.checks.finding import Finding, ok, warning, wrong
 from gateway.listening import MAX_OPEN_FILES, PeerLimits
-from gateway.server import cannot_listen
+from gateway.server import cannot_listen, url_here
 from gateway.settings import Settings
 
 PORT = "port"
@@ -58,10 +58,9 @@ def _bind(own: socket.socket, address: object) -> None:
 
 
 async def _who_is_there(host: str, port: int) -> Finding:
-    there = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - no binding
     try:
         async with httpx.AsyncClient(trust_env=False, timeout=ANSWER_S) as client:
-            health = (await client.get(f"http://{there}:{port}/api/health")).json()
+            health = (await client.get(f"{url_here(host, port)}/api/health")).json()
         is_gateway = "llm_server_available" in health
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, TypeError):
         is_gateway = False

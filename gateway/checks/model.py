@@ -3,7 +3,7 @@
 import asyncio
 
 from gateway.checks.finding import Finding, ok, warning, wrong
-from gateway.server import without_password
+from gateway.secrets import without_secrets
 from gateway.settings import Settings
 from gateway.upstream import open_driver
 from llm.client import Driver, Generation, PromptMessage, UpstreamError, UpstreamTimeout
@@ -56,7 +56,7 @@ async def _check_server(settings: Settings) -> Finding:
 
 
 async def _health(driver: Driver, settings: Settings) -> Finding:
-    where = without_password(settings.llm_server_url)
+    where = without_secrets(settings.llm_server_url)
     try:
         well = await driver.healthy()
     except UpstreamTimeout:

@@ -19,6 +19,7 @@ from gateway.checks.database import check_database
 from gateway.checks.finding import Finding, State
 from gateway.checks.machine import check_files, check_port
 from gateway.checks.model import check_answer, check_model
+from gateway.server import url_here
 from gateway.settings import Settings, load_settings
 from llm.simulator import SimulatorSettings, serve_simulator
 from storage.database import open_database
@@ -292,6 +293,19 @@ async def test_no_server_at_all_is_wrong() -> None:
     assert (found.state, "DATABASE_URL" in found.do) == (State.WRONG, True)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:hunter2@127.0.0.1:9,127.0.0.1:11/chat",
+        "postgresql://me@127.0.0.1:9/chat?password=hunter2",
+    ],
+)
+async def test_no_password_is_shown_wherever_an_address_holds_it(url: str) -> None:
+    found = await check_database(shared(url))
+    assert only(found, "database").state is State.WRONG
+    assert "hunter2" not in str(found)
+
+
 # The broker
 
 
@@ -321,6 +335,8 @@ async def test_a_broker_that_is_away_or_locked_is_wrong() -> None:
     assert (locked.state, away.state) == (State.WRONG, State.WRONG)
     assert "password" in locked.do
     assert "hunter2" not in str(locked)
+    away = only(await check_broker(beside("redis://127.0.0.1:9/0?password=hunter2")), "broker")
+    assert "hunter2" not in str(away)
 
 
 # Keys, tokens, port, files
@@ -342,6 +358,19 @@ async def test_keys_are_read_and_published_ones_fetched(tmp_path: Path) -> None:
         assert (found.state, says in found.says) == (State.WRONG, True), found
     pem = only(await check_access(settings(jwt_public_key_file="none", **tokens)), "tokens")
     assert (pem.state, "No such file" in pem.says) == (State.WRONG, True)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:80"),
+        ("::", "http://[::1]:80"),
+        ("::1", "http://[::1]:80"),
+        ("gpu", "http://gpu:80"),
+    ],
+)
+def test_what_listens_is_asked_by_an_address_that_can_be_opened(host: str, url: str) -> None:
+    assert url_here(host, 80) == url
 
 
 async def test_a_port_of_another_program_is_wrong() -> None:

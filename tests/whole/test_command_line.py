@@ -88,8 +88,8 @@ async def test_a_real_model_is_named_and_not_called_simulated(tmp_path: Path) ->
 async def test_several_engines_are_named_without_their_passwords(tmp_path: Path) -> None:
     urls = "http://one:hush@127.0.0.1:9,http://two:hush@127.0.0.1:10/v1"
     async with gateway(tmp_path, LLM_SERVER_URL=urls, LLM_API="openai") as program:
-        named = "http://one@127.0.0.1:9, http://two@127.0.0.1:10/v1"
-        await program.said(f"model: {named} by OpenAI's API$")
+        named = "http://one:[secret]@127.0.0.1:9, http://two:[secret]@127.0.0.1:10/v1"
+        await program.said(f"model: {re.escape(named)} by OpenAI's API$")
         assert await program.stop() == 0
     assert not any("hush" in line for line in program.err)
 
