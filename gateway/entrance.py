@@ -83,12 +83,8 @@ class Entrance:
         """Find the credentials that a connection came with; raises `Refusal` (`unauthorized`)."""
         if not self.authenticator.configured:
             return None  # they may be meant for a proxy in front
-        headers = connection.headers.getlist("authorization")
-        if len(headers) > 1:
-            # Of two, nobody could say which one counts.
-            raise Refusal(ErrorCode.UNAUTHORIZED, "Authorization: there should be one.")
         return credentials_of(
-            authorization=headers[0] if headers else None,
+            authorization=authorization_of(connection),
             subprotocols=connection.scope.get("subprotocols", ()),
             ticket=ticket,
         )
@@ -165,3 +161,12 @@ def lapsed(why: Lapse) -> Refusal:
     """Say that somebody who was let in may not stay."""
     what = "have expired" if why == "expired" else "are not valid any more"
     return Refusal(ErrorCode.UNAUTHORIZED, f"The credentials that this began with {what}.")
+
+
+def authorization_of(connection: HTTPConnection) -> str | None:
+    """Find the `Authorization` of a connection; raises `Refusal` (`unauthorized`) if it has two."""
+    headers = connection.headers.getlist("authorization")
+    if len(headers) > 1:
+        # Of two, nobody could say which one counts.
+        raise Refusal(ErrorCode.UNAUTHORIZED, "Authorization: there should be one.")
+    return headers[0] if headers else None

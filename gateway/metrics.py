@@ -24,6 +24,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.auth.credentials import Bearer, credentials_of
+from gateway.entrance import authorization_of
 from gateway.errors import code_of
 from gateway.figures import Spread
 from gateway.hosts import host_of
@@ -85,11 +87,11 @@ def may_read(request: Request, house: House) -> bool:
     """
     settings = house.settings
     if settings.metrics_token:
-        said = request.headers.get("authorization", "")
-        expected = f"Bearer {settings.metrics_token}"
-        if not hmac.compare_digest(said.encode(), expected.encode()):
-            raise Refusal(ErrorCode.UNAUTHORIZED, "Metrics need the token of METRICS_TOKEN.")
-        return True
+        said = authorization_of(request)
+        match credentials_of(authorization=said, subprotocols=(), ticket=None):
+            case Bearer(token) if hmac.compare_digest(token, settings.metrics_token):
+                return True
+        raise Refusal(ErrorCode.UNAUTHORIZED, "Metrics need the token of METRICS_TOKEN.")
     named = house.entrance.hosts.allow(host_of(request.scope["headers"]))
     return settings.metrics == "all" or (named and is_from_here(request))
 

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gateway.access_settings import AccessSettings
+from gateway.auth.credentials import is_token
 from gateway.limit_settings import LimitSettings
 from gateway.model_settings import Count, ModelSettings, Seconds
 from llm.call import server_url
@@ -103,8 +104,8 @@ class Settings(AccessSettings, LimitSettings, ModelSettings, BaseSettings):
     @field_validator("metrics_token")
     @classmethod
     def _is_token(cls, value: str) -> str:
-        if value and not re.fullmatch(r"[\x21-\x7e]{16,}", value):
-            raise ValueError("should be at least 16 visible characters of ASCII, without spaces")
+        if value and (len(value) < 16 or not is_token(value)):
+            raise ValueError("should be at least 16 letters, digits and any of . _ ~ + / -")
         return value
 
     @field_validator("session_timeout_hours")

@@ -53,9 +53,14 @@ def credentials_of(
     return None if ticket is None else _of_query(ticket)
 
 
+def is_token(text: str) -> bool:
+    """Whether a text could be offered as a token, or as a key, at all."""
+    return _fits(text, _B64TOKEN)
+
+
 def bearer(token: str) -> Bearer:
     """Take the token of an `auth` frame; raises `Refusal`, as `credentials_of` does."""
-    if not _fits(token, _B64TOKEN):
+    if not is_token(token):
         raise _refusal("token: should be a token or an API key")
     return Bearer(token)
 
@@ -63,7 +68,7 @@ def bearer(token: str) -> Bearer:
 def _of_header(authorization: str) -> Bearer:
     scheme = _SCHEME.match(authorization)
     token = authorization[scheme.end() :].rstrip(" ") if scheme else ""
-    if not _fits(token, _B64TOKEN):
+    if not is_token(token):
         raise _refusal("Authorization: should be Bearer and a token")
     return Bearer(token)
 

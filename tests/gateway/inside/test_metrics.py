@@ -342,8 +342,9 @@ async def test_with_a_token_whoever_has_it_may_and_nobody_else(
                 refused = await asked(gateway, **place, **wrong)
                 assert (refused.status_code, refused.json()["code"]) == (401, "unauthorized")
                 assert TOKEN not in refused.text
-            let_in = await asked(gateway, **place, Authorization=f"Bearer {TOKEN}")
-            assert let_in.status_code == 200
+            for scheme in ("Bearer", "bearer"):  # RFC 9110, section 11.1: in any case
+                let_in = await asked(gateway, **place, Authorization=f"{scheme} {TOKEN}")
+                assert let_in.status_code == 200
 
 
 async def test_all_may_read_them_where_that_is_said(tmp_path: Path) -> None:
@@ -360,7 +361,9 @@ async def test_they_can_be_turned_off(tmp_path: Path) -> None:
         assert (gone.status_code, gone.json()["code"]) == (404, "not_found")
 
 
-@pytest.mark.parametrize("token", ["short", "한국어" * 6, "with a space in the middle"])
+@pytest.mark.parametrize(
+    "token", ["short", "한국어" * 6, "with a space in it", "a,comma,in,the,middle"]
+)
 def test_a_token_that_could_be_guessed_or_not_be_sent_is_refused(token: str) -> None:
     with pytest.raises(BadSettings) as refused:
         load_settings(_env_file=None, metrics_token=token)
