@@ -254,5 +254,6 @@ def _histogram(name: str, text: str, spread: Spread) -> Metric:
     buckets = []
     for bound, count in zip((*spread.bounds, float("inf")), spread.counts, strict=True):
         below += count
-        buckets.append((floatToGoString(bound), float(below)))  # type: ignore[no-untyped-call]
+        told = floatToGoString(bound)  # type: ignore[no-untyped-call]  # prometheus_client's own
+        buckets.append((told, float(below)))
     return HistogramMetricFamily(f"{PREFIX}_{name}", text, buckets, spread.total)

@@ -186,7 +186,7 @@ def load_client_settings() -> ClientSettings:
 
 def _load(kind: type[Loaded], overrides: dict[str, object]) -> Loaded:
     try:
-        return kind(**overrides)  # type: ignore[arg-type]
+        return kind(**overrides)  # type: ignore[arg-type]  # pydantic judges them
     except ValidationError as error:
         raise BadSettings("; ".join(map(_sentence, error.errors()))) from None
     except UnicodeDecodeError:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import cast
 
@@ -159,7 +159,8 @@ async def read(response: httpx.Response, max_bytes: int) -> bytes:
 def _arriving(response: httpx.Response) -> AsyncGenerator[bytes, None]:
     # Not `response.aiter_raw()`, a second generator around this one: it cannot be closed without
     # leaving this one suspended, for the garbage collector to close in a task of nobody's.
-    return cast("AsyncGenerator[bytes, None]", response.stream.__aiter__())  # type: ignore[union-attr]
+    stream = cast(AsyncIterable[bytes], response.stream)  # a `DirectTransport`'s is no other
+    return cast("AsyncGenerator[bytes, None]", stream.__aiter__())
 
 
 def template(

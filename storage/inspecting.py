@@ -7,10 +7,14 @@ from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from storage.migrations import MIGRATIONS
 from storage.operations import StorageError
+
+if TYPE_CHECKING:
+    import asyncpg
 
 CONNECT_S = 3.0
 _MIGRATIONS = "SELECT name FROM migrations"
@@ -118,7 +122,7 @@ SELECT current_setting('server_version_num')::int AS version,
 _TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
 
 
-async def _ask(connection: "asyncpg.Connection") -> Server:  # type: ignore[name-defined]  # noqa: F821
+async def _ask(connection: "asyncpg.Connection") -> Server:
     state = await connection.fetchrow(_STATE)
     tables = {row[0] for row in await connection.fetch(_TABLES)}
     applied = _names(await connection.fetch(_MIGRATIONS)) if "migrations" in tables else ()

@@ -22,12 +22,12 @@ from gateway.talk.shown import (
     page,
     place_in_queue,
 )
+from protocol.lifecycle import OPEN
 
 MAX_WAITING = 16
 """How many messages may be typed while a reply is being written."""
 
 MISSED = "missed"
-_OPEN = ("queued", "running")
 _NOTES = {"length": "cut off: as long as it may be", "cancelled": "cancelled"}
 
 
@@ -194,7 +194,7 @@ class Dialogue:
         self._asked.popleft()
         turn: int = accepted["turn"]
         self._our_turns.add(turn)
-        if accepted["status"] in _OPEN:
+        if accepted["status"] in OPEN:
             self._open = turn
         elif self._gap:
             self._reply = Reply(turn)

@@ -17,8 +17,10 @@ from websockets.exceptions import (
     WebSocketException,
 )
 
+from gateway.origins import LOOPBACK
 from gateway.talk.dialogue import Dialogue
 from gateway.talk.shown import Shown, Told, Waiting
+from protocol.errors import CloseCode
 
 FIRST_RETRY_S = 0.5
 LAST_RETRY_S = 10.0
@@ -28,16 +30,15 @@ MAX_FRAME_BYTES = 8 * 1024 * 1024
 
 Show = Callable[[Shown], Awaitable[None]]
 
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # 4000 to 4499 say so; of RFC 6455's own, those that mean that the server, or the network, is gone.
 _COME_BACK = frozenset({1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014})
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
-_WORDS = {
-    4500: "the gateway wants an API key or a token: MIDM_KEY, or --key-file",
-    4502: "the gateway did not understand what it was sent",
-    4504: "there is no such session, or it was deleted",
-    4505: "too many connections are open already",
-    1009: "the message is larger than the gateway takes",
+_WORDS: dict[int, str] = {
+    CloseCode.UNAUTHORIZED: "the gateway wants an API key or a token: MIDM_KEY, or --key-file",
+    CloseCode.INVALID_FRAMES: "the gateway did not understand what it was sent",
+    CloseCode.SESSION_GONE: "there is no such session, or it was deleted",
+    CloseCode.TOO_MANY_CONNECTIONS: "too many connections are open already",
+    CloseCode.TOO_LARGE: "the message is larger than the gateway takes",
 }
 _NO_GATEWAY = "there is a server, but no gateway: {}"
 
@@ -104,7 +105,7 @@ class Line:
             f"{self._gateway.url}?{urlencode(self._dialogue.query)}",
             additional_headers={"Authorization": f"Bearer {key}"} if key else {},
             user_agent_header="midm-gateway chat",
-            proxy=None if urlsplit(self._gateway.url).hostname in _LOOPBACK else True,
+            proxy=None if urlsplit(self._gateway.url).hostname in LOOPBACK else True,
             compression=None,
             open_timeout=OPEN_WITHIN_S,
             close_timeout=CLOSE_WITHIN_S,
@@ -115,6 +116,7 @@ class Line:
                 await self._listen(socket)
             finally:
                 sending.cancel()
+                await asyncio.wait((sending,))
 
     async def _listen(self, socket: ClientConnection) -> None:
         async for text in socket:
