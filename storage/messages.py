@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, literal, select
 
 from protocol.cursor import Cursor
 from protocol.server_frames import StoredMessage
 from storage import sessions
 from storage.claims import Claim
-from storage.objects import read_object
 from storage.operations import Operation
 from storage.placed import (
     LAST,
@@ -17,15 +16,22 @@ from storage.placed import (
     Place,
     count_active,
     fitting,
+    message_of,
     newest,
     place_before,
 )
-from storage.tables import messages, turns
+from storage.tables import REPLY, messages, turns
 
 DEFAULT_MESSAGES = 100
 
 _REPLY_OF = (
-    select(messages, turns.c.finish_reason)
+    select(
+        messages,
+        turns.c.turn,
+        literal(REPLY).label("position"),
+        turns.c.finish_reason,
+        turns.c.replaced_by,
+    )
     .select_from(turns)
     .join(messages, messages.c.message_id == turns.c.reply_message_id)
     .where(turns.c.session_id == bindparam("of_session"), turns.c.turn == bindparam("of_turn"))
@@ -82,16 +88,4 @@ def reply(claim: Claim, turn: int) -> Operation[StoredMessage | None]:
     """
     yield from sessions.require(claim)
     rows = yield _REPLY_OF, {"of_session": claim.session_id, "of_turn": turn}
-    if not rows:
-        return None
-    [row] = rows
-    return StoredMessage(
-        message_id=row["message_id"],
-        session_id=row["session_id"],
-        role=row["role"],
-        content=row["content"],
-        created_at=row["created_at"],
-        token_usage=read_object(row["token_usage"]),
-        turn=turn,
-        finish_reason=row["finish_reason"],
-    )
+    return message_of(rows[0]) if rows else None
