@@ -1,6 +1,4 @@
-import socket
 from collections.abc import AsyncIterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -37,11 +35,3 @@ async def served(tmp_path: Path, model: ScriptedModel) -> AsyncIterator[Gateway]
     """A gateway on a port of 127.0.0.1 that talks to `model`."""
     async with on_sockets(settings_for(tmp_path / "chat.db", model.url)) as gateway:
         yield gateway
-
-
-@pytest.fixture
-def free_port() -> int:
-    """A port of 127.0.0.1 on which nobody listens."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        port: int = listener.getsockname()[1]
-        return port

@@ -1,15 +1,17 @@
 """Replays recorded bytes over a real socket, cut in every way."""
 
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import anyio
 from anyio.abc import SocketStream
 
+from llm.client import Ending, Say, UpstreamError
 from tests.llm.scripted import listening
 
 Cut = Callable[[bytes], Iterator[bytes]]
+Outcome = tuple[str, Ending | type[UpstreamError]]
 
 
 def unchunked(body: bytes) -> bytes:
@@ -50,3 +52,21 @@ async def replaying(data: bytes, cut: Cut) -> AsyncIterator[str]:
     with anyio.fail_after(20):
         async with listening(serve) as port:
             yield f"http://127.0.0.1:{port}"
+
+
+async def outcome_of(call: Callable[[Say], Awaitable[Ending]]) -> Outcome:
+    """Make a call; return what it says, and its ending or the kind of its failure."""
+    said: list[str] = []
+    counts: list[int] = []
+    ending: Ending | type[UpstreamError]
+
+    def say(text: str, count: int) -> None:
+        said.append(text)
+        counts.append(count)
+
+    try:
+        ending = await call(say)
+    except UpstreamError as error:
+        ending = type(error)
+    assert counts == sorted(set(counts)), "each piece counts once"
+    return "".join(said), ending

@@ -7,7 +7,6 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
@@ -34,6 +33,7 @@ from llm.client import (
     left_at_work,
 )
 from llm.midm import Midm
+from tests.llm.asked import Asked
 from tests.llm.scripted import HEALTH, USAGE, Call, ScriptedModel, event, listening
 
 QUESTION = (PromptMessage("user", "안녕하세요!"),)
@@ -46,35 +46,6 @@ async def model() -> AsyncIterator[ScriptedModel]:
     with anyio.fail_after(20):
         async with ScriptedModel() as model:
             yield model
-
-
-@dataclass
-class Asked:
-    """One call of the driver: what it has said, and how it ended."""
-
-    said: list[tuple[str, int]] = field(default_factory=list)
-    ending: Ending | None = None
-    error: UpstreamError | None = None
-    over: anyio.Event = field(default_factory=anyio.Event)
-    _heard: asyncio.Queue[tuple[str, int]] = field(default_factory=asyncio.Queue)
-
-    def say(self, text: str, count: int) -> None:
-        self.said.append((text, count))
-        self._heard.put_nowait((text, count))
-
-    async def next(self) -> tuple[str, int]:
-        return await self._heard.get()
-
-    @property
-    def text(self) -> str:
-        return "".join(text for text, _ in self.said)
-
-    async def run(self, asking: Awaitable[Ending]) -> None:
-        try:
-            self.ending = await asking
-        except UpstreamError as error:
-            self.error = error
-        self.over.set()
 
 
 @asynccontextmanager

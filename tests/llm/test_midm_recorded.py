@@ -15,13 +15,21 @@ from llm.client import (
     Ending,
     Generation,
     PromptMessage,
-    UpstreamError,
     UpstreamFailed,
     UpstreamUnavailable,
     Usage,
 )
 from llm.midm import Midm
-from tests.llm.replaying import Cut, cut_at_random, replaying, single_bytes, unchunked, whole
+from tests.llm.replaying import (
+    Cut,
+    Outcome,
+    cut_at_random,
+    outcome_of,
+    replaying,
+    single_bytes,
+    unchunked,
+    whole,
+)
 
 WIRE = Path(__file__).parents[1] / "wire" / "midm"
 KINDS = ("stream_", "chat_", "slow_", "two_", "hang_", "token_gap_", "server_")
@@ -29,8 +37,6 @@ CALLS = sorted(path.stem for path in WIRE.glob("*.resp") if path.name.startswith
 HEALTH_CHECKS = sorted(path.stem for path in WIRE.glob("health*.resp"))
 QUESTION = (PromptMessage("user", "안녕하세요!"),)
 MAX_NEW_TOKENS = 256
-
-Outcome = tuple[str, Ending | type[UpstreamError]]
 
 
 def recorded(name: str) -> bytes:
@@ -85,23 +91,13 @@ async def replay(data: bytes, cut: Cut, ask: Any) -> Any:
 
 async def outcome(name: str, cut: Cut, *, max_new_tokens: int = MAX_NEW_TOKENS) -> Outcome:
     generation = Generation(max_new_tokens=max_new_tokens, temperature=0.7, do_sample=True)
-    said: list[str] = []
-    counts: list[int] = []
 
-    def say(text: str, count: int) -> None:
-        said.append(text)
-        counts.append(count)
-
-    async def ask(midm: Midm) -> Ending | type[UpstreamError]:
+    async def ask(midm: Midm) -> Outcome:
         call = midm.stream if is_stream(name) else midm.complete
-        try:
-            return await call(QUESTION, generation, say)
-        except UpstreamError as error:
-            return type(error)
+        return await outcome_of(lambda say: call(QUESTION, generation, say))
 
-    ending = await replay(recorded(name), cut, ask)
-    assert counts == sorted(set(counts)), "each word counts once"
-    return "".join(said), ending
+    found: Outcome = await replay(recorded(name), cut, ask)
+    return found
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -2,10 +2,8 @@
 
 import asyncio
 import logging
-import socket
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
@@ -29,6 +27,7 @@ from llm.client import (
     left_at_work,
 )
 from llm.openai import OpenAi
+from tests.llm.asked import Asked
 from tests.llm.scripted_openai import EngineCall, ScriptedEngine, delta, event, piece
 
 QUESTION = (PromptMessage("system", "짧게."), PromptMessage("user", "안녕하세요!"))
@@ -43,43 +42,6 @@ async def engine() -> AsyncIterator[ScriptedEngine]:
     with anyio.fail_after(20):
         async with ScriptedEngine() as engine:
             yield engine
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@dataclass
-class Asked:
-    """One call of the driver: what it has said, and how it ended."""
-
-    said: list[tuple[str, int]] = field(default_factory=list)
-    ending: Ending | None = None
-    error: UpstreamError | None = None
-    over: anyio.Event = field(default_factory=anyio.Event)
-    _heard: asyncio.Queue[tuple[str, int]] = field(default_factory=asyncio.Queue)
-
-    def say(self, text: str, count: int) -> None:
-        self.said.append((text, count))
-        self._heard.put_nowait((text, count))
-
-    async def next(self) -> tuple[str, int]:
-        return await self._heard.get()
-
-    @property
-    def text(self) -> str:
-        return "".join(text for text, _ in self.said)
-
-    async def run(self, asking: Awaitable[Ending]) -> None:
-        try:
-            self.ending = await asking
-        except UpstreamError as error:
-            self.error = error
-        self.over.set()
 
 
 @asynccontextmanager

@@ -15,20 +15,26 @@ from llm.client import (
     Ending,
     Generation,
     PromptMessage,
-    UpstreamError,
     UpstreamFailed,
     UpstreamUnavailable,
     Usage,
 )
 from llm.openai import OpenAi
-from tests.llm.replaying import Cut, cut_at_random, replaying, single_bytes, unchunked, whole
+from tests.llm.replaying import (
+    Cut,
+    Outcome,
+    cut_at_random,
+    outcome_of,
+    replaying,
+    single_bytes,
+    unchunked,
+    whole,
+)
 
 WIRE = Path(__file__).parents[1] / "wire" / "openai"
 ALL = sorted(path.stem for path in WIRE.glob("*.resp"))
 CALLS = [name for name in ALL if not name.endswith((".models", ".health"))]
 QUESTION = (PromptMessage("user", "안녕하세요!"),)
-
-Outcome = tuple[str, Ending | type[UpstreamError]]
 
 
 def recorded(name: str) -> bytes:
@@ -83,23 +89,13 @@ async def replay(data: bytes, cut: Cut, ask: Any, *, model: str = "tiny") -> Any
 
 async def outcome(name: str, cut: Cut) -> Outcome:
     generation = Generation(max_new_tokens=256, temperature=0.7, do_sample=True)
-    said: list[str] = []
-    counts: list[int] = []
 
-    def say(text: str, count: int) -> None:
-        said.append(text)
-        counts.append(count)
-
-    async def ask(engine: OpenAi) -> Ending | type[UpstreamError]:
+    async def ask(engine: OpenAi) -> Outcome:
         call = engine.stream if is_stream(name) else engine.complete
-        try:
-            return await call(QUESTION, generation, say)
-        except UpstreamError as error:
-            return type(error)
+        return await outcome_of(lambda say: call(QUESTION, generation, say))
 
-    ending = await replay(recorded(name), cut, ask)
-    assert counts == sorted(set(counts)), "each piece counts once"
-    return "".join(said), ending
+    found: Outcome = await replay(recorded(name), cut, ask)
+    return found
 
 
 @pytest.mark.parametrize("name", CALLS)
