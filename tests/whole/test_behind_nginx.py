@@ -4,7 +4,6 @@ These gateways know nothing of each other: it is about what lies between them an
 """
 
 import asyncio
-import json
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
@@ -15,16 +14,16 @@ from typing import Any
 
 import httpx
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.settings import Settings
 from tests.faults.killing import held_port
 from tests.gateway.harness import call_of
 from tests.llm.scripted import ScriptedModel
-from tests.whole.clients import Json
 from tests.whole.nginx import is_installed, nginx
 from tests.whole.processes import Program, gateway
+from tests.whole.waiting import next_event, next_frame
 
 WITHIN_S = 20.0
 CLIENTS = 30
@@ -90,24 +89,6 @@ async def site(
         assert [line for program in gateways for line in program.complaints] == []
 
 
-async def _next(socket: ClientConnection, *kinds: str) -> Json:
-    """Wait for a frame of one of some types."""
-    while (frame := json.loads(await socket.recv()))["type"] not in kinds:
-        pass
-    found: Json = frame
-    return found
-
-
-async def _event(lines: AsyncIterator[str], kind: str) -> Json:
-    """Wait for an event of some type."""
-    async for line in lines:
-        if line.startswith("data: {"):
-            event: Json = json.loads(line.removeprefix("data: "))
-            if event["type"] == kind:
-                return event
-    raise AssertionError(f"the stream ended without {kind}")
-
-
 async def _new_session(http: httpx.AsyncClient) -> str:
     created = await http.post("/api/sessions")
     assert created.status_code == 201
@@ -124,9 +105,9 @@ async def test_each_piece_of_a_reply_comes_through_a_websocket_at_once(
         for piece in ("하나 ", "둘 ", "셋"):
             await call.say(piece)
             # The model says no more before this has arrived.
-            assert (await _next(tab, "token"))["content"] == piece
+            assert (await next_frame(tab, "token"))["content"] == piece
         await call.complete()
-        assert (await _next(tab, "complete"))["finish_reason"] == "stop"
+        assert (await next_frame(tab, "complete"))["finish_reason"] == "stop"
 
 
 async def test_each_piece_of_a_reply_comes_through_event_streams_at_once(
@@ -147,10 +128,10 @@ async def test_each_piece_of_a_reply_comes_through_event_streams_at_once(
             for piece in ("하나 ", "둘 ", "셋"):
                 await call.say(piece)
                 for lines in streams:
-                    assert (await _event(lines, "token"))["content"] == piece
+                    assert (await next_event(lines, "token"))["content"] == piece
             await call.complete()
             for lines in streams:
-                await _event(lines, "complete")
+                await next_event(lines, "complete")
 
 
 async def test_silence_longer_than_nginx_waits_ends_nothing(
@@ -163,18 +144,18 @@ async def test_silence_longer_than_nginx_waits_ends_nothing(
     ):
         assert await here.gateways[1].stop() == 0
         async with here.tab() as quiet, here.tab() as waiting:
-            session_id = (await _next(waiting, "ready"))["session_id"]
+            session_id = (await next_frame(waiting, "ready"))["session_id"]
             body = {"session_id": session_id, "message": "안녕하세요"}
             asking = asyncio.create_task(http.post("/api/chat", json=body))
             call = await call_of(model)
             for _ in range(4):
                 for tab in (quiet, waiting):
-                    await _next(tab, "ping")
+                    await next_frame(tab, "ping")
             await call.answer("한참 생각했어요.")
             assert (await asking).json()["content"] == "한참 생각했어요."
-            await _next(waiting, "complete")
+            await next_frame(waiting, "complete")
             await quiet.send("/ping")
-            await _next(quiet, "pong")
+            await next_frame(quiet, "pong")
 
 
 async def test_a_gateway_that_stopped_is_passed_over_at_once_and_nobody_sees_an_error(
@@ -194,7 +175,7 @@ async def test_a_gateway_that_stopped_is_passed_over_at_once_and_nobody_sees_an_
 
 async def _comes(here: Site, http: httpx.AsyncClient) -> None:
     async with here.tab() as tab:
-        assert (await _next(tab, "ready"))["created"] is True
+        assert (await next_frame(tab, "ready"))["created"] is True
     session_id = await _new_session(http)
     assert (await http.get(f"/api/sessions/{session_id}")).status_code == 200
     assert (await http.delete(f"/api/sessions/{session_id}")).status_code == 204
@@ -240,7 +221,7 @@ async def test_a_page_of_the_same_host_and_port_is_let_in_and_no_other(
         )
         try:
             async with opening as tab:
-                await _next(tab, "ready")
+                await next_frame(tab, "ready")
                 met = 101
         except InvalidStatus as refused:
             met = refused.response.status_code
@@ -260,10 +241,10 @@ async def test_the_limits_are_those_of_the_gateway(tmp_path: Path, model: Script
             assert by_gateway is (size < 2 * KIB * KIB)
         assert (await http.post("/api/sessions", content=b" " * limit)).status_code == 201
         async with here.tab() as tab:
-            await _next(tab, "ready")
+            await next_frame(tab, "ready")
             await tab.send("x" * (Settings.model_fields["max_frame_bytes"].default + 1))
             with pytest.raises(ConnectionClosed) as closed:
-                await _next(tab, "never")
+                await next_frame(tab, "never")
             # The gateway says why, but nginx, still sending, may find it gone before it reads that.
             assert closed.value.rcvd is None or closed.value.rcvd.code == 1009
 
@@ -285,8 +266,8 @@ async def test_who_leaves_nginx_is_gone_for_the_gateway(
         session_id = await _new_session(http)
         events = f"/api/sessions/{session_id}/events"
         async with here.tab() as tab, http.stream("GET", events) as following:
-            await _next(tab, "ready")
-            await _event(following.aiter_lines(), "ready")
+            await next_frame(tab, "ready")
+            await next_event(following.aiter_lines(), "ready")
             assert await _connections(http) == 1
         while await _connections(http):  # noqa: ASYNC110 - another process cannot set an event
             await asyncio.sleep(0.05)

@@ -1,7 +1,6 @@
 """One gateway behind nginx or Caddy, configured with the lines of the first README, over TLS."""
 
 import asyncio
-import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,16 +10,16 @@ from typing import Any
 
 import httpx
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from gateway.auth.api_keys import new_key
 from tests.bench.nginx import program as find_nginx
 from tests.gateway.harness import call_of
 from tests.llm.scripted import ScriptedModel
-from tests.whole.clients import Json
 from tests.whole.fronts import SITE, Front, find_caddy, front, gateway_settings
 from tests.whole.processes import Program, gateway
+from tests.whole.waiting import next_event, next_frame
 
 WITHIN_S = 20.0
 PIECES = ("하나 ", "둘 ", "셋")
@@ -105,27 +104,11 @@ async def site(
         assert before.complaints + program.complaints == []
 
 
-async def _next(tab: ClientConnection, kind: str) -> Json:
-    while (frame := json.loads(await tab.recv()))["type"] != kind:
-        pass
-    found: Json = frame
-    return found
-
-
-async def _event(lines: AsyncIterator[str], kind: str) -> Json:
-    async for line in lines:
-        if line.startswith("data: {"):
-            event: Json = json.loads(line.removeprefix("data: "))
-            if event["type"] == kind:
-                return event
-    raise AssertionError(f"the stream ended without {kind}")
-
-
 async def test_each_piece_of_a_reply_comes_through_at_once_by_websocket_and_by_event_streams(
     kind: str, tmp_path: Path, model: ScriptedModel
 ) -> None:
     async with site(kind, tmp_path, model) as here, here.http() as http, here.tab() as tab:
-        session_id = (await _next(tab, "ready"))["session_id"]
+        session_id = (await next_frame(tab, "ready"))["session_id"]
         body = {"session_id": session_id, "message": "안녕하세요"}
         async with (
             http.stream("GET", f"/api/sessions/{session_id}/events") as following,
@@ -136,13 +119,13 @@ async def test_each_piece_of_a_reply_comes_through_at_once_by_websocket_and_by_e
             for piece in PIECES:
                 await call.say(piece)
                 # The model says no more before this has arrived everywhere.
-                assert (await _next(tab, "token"))["content"] == piece
+                assert (await next_frame(tab, "token"))["content"] == piece
                 for lines in streams:
-                    assert (await _event(lines, "token"))["content"] == piece
+                    assert (await next_event(lines, "token"))["content"] == piece
             await call.complete()
-            assert (await _next(tab, "complete"))["finish_reason"] == "stop"
+            assert (await next_frame(tab, "complete"))["finish_reason"] == "stop"
             for lines in streams:
-                await _event(lines, "complete")
+                await next_event(lines, "complete")
 
 
 @pytest.mark.parametrize(
@@ -159,7 +142,7 @@ async def test_a_page_of_the_site_is_let_in_and_no_other(
     async with site(kind, tmp_path, model) as here:
         try:
             async with here.tab(origin=origin.format(host=here.front.host)) as tab:
-                await _next(tab, "ready")
+                await next_frame(tab, "ready")
                 met = 101
         except InvalidStatus as refused:
             met = refused.response.status_code
@@ -181,7 +164,7 @@ async def test_what_a_client_says_of_its_own_address_is_not_believed(
     async with site(kind, tmp_path, model, HANDSHAKES_PER_MINUTE="4") as here:
         for _ in range(3):
             async with here.tab(additional_headers={"X-Forwarded-For": SOMEBODY}) as tab:
-                await _next(tab, "ready")
+                await next_frame(tab, "ready")
 
 
 async def test_who_leaves_the_proxy_is_gone_for_the_gateway(
@@ -191,7 +174,7 @@ async def test_who_leaves_the_proxy_is_gone_for_the_gateway(
         created = await http.post("/api/sessions")
         events = f"/api/sessions/{created.json()['session_id']}/events"
         async with here.tab() as tab, http.stream("GET", events) as following:
-            await _next(tab, "ready")
-            await _event(following.aiter_lines(), "ready")
+            await next_frame(tab, "ready")
+            await next_event(following.aiter_lines(), "ready")
         while (await http.get("/api/health")).json()["connections"]:  # noqa: ASYNC110
             await asyncio.sleep(0.05)  # another process cannot set an event
