@@ -1,8 +1,9 @@
 """Several model servers behind one driver: who is asked, who rests, what goes elsewhere."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -133,6 +134,29 @@ class Clock:
     now = 1_000.0
 
 
+@pytest.fixture
+async def later(monkeypatch: pytest.MonkeyPatch) -> "Later":
+    later = Later()
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_later", later)
+    return later
+
+
+class Later:
+    """What is to be done later is done when a test says so."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+
+    def __call__(self, delay: float, callback: Callable[..., object], *args: Any) -> None:
+        self._waiting.append((callback, args))
+
+    async def come(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for callback, args in waiting:
+            callback(*args)
+        await settled()
+
+
 async def test_the_least_busy_is_asked_and_ties_take_turns() -> None:
     a, b, c = Double(), Double(), Double()
     async with floor(a, b, c) as calls:
@@ -181,16 +205,16 @@ async def test_a_server_that_is_gone_does_not_get_another_one_more_than_its_shar
 
 
 async def test_who_waits_for_the_others_asks_a_server_that_has_rested(
-    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock, later: Later
 ) -> None:
-    monkeypatch.setattr(module, "_now", lambda: asyncio.get_running_loop().time())
-    monkeypatch.setattr(module, "FIRST_REST_S", 0.05)
     a, b = Double(), Double()
     a.fails = GONE
     async with floor(a, b, max_calls=1) as calls:
         await calls.ask()
         waits = await calls.ask()
         a.fails, a.ends_at_once = None, True
+        clock.now += module.FIRST_REST_S
+        await later.come()
         assert await waits == Ending("stop", 1)
         assert b.busy == 1
 
@@ -311,29 +335,30 @@ async def test_if_none_is_well_all_are_asked(clock: Clock) -> None:
             assert (a.asked, b.asked) == (times, times)
 
 
-async def test_a_cancelled_call_keeps_its_server_busy_for_the_cool_down() -> None:
+async def test_a_cancelled_call_keeps_its_server_busy_for_the_cool_down(later: Later) -> None:
     a, b = Double(), Double()
-    async with floor(a, b, cool_down_s=0.05) as calls:
+    async with floor(a, b, cool_down_s=60) as calls:
         tasks = [await calls.ask() for _ in range(3)]
         assert (a.busy, b.busy) == (2, 1)
         for task in tasks[::2]:
             task.cancel()
         await calls.ask()
         assert (a.busy, b.busy) == (0, 2)
-        await anyio.sleep(0.06)
+        await later.come()
         await calls.ask()
         assert (a.busy, b.busy) == (1, 2)
 
 
-async def test_a_cooling_server_is_full_until_it_has_cooled_down() -> None:
+async def test_a_cooling_server_is_full_until_it_has_cooled_down(later: Later) -> None:
     a, b = Double(), Double()
-    async with floor(a, b, max_calls=1, cool_down_s=0.02) as calls:
+    async with floor(a, b, max_calls=1, cool_down_s=60) as calls:
         (await calls.ask()).cancel()
         await settled()
         await calls.ask()
         waits = await calls.ask()
         assert (a.busy, b.busy) == (0, 1)
         a.ends_at_once = True
+        await later.come()
         assert await waits == Ending("stop", 1)
         assert (a.asked, b.asked) == (2, 1)
 
