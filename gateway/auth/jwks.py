@@ -132,7 +132,7 @@ class Jwks:
     async def _refresh(self) -> None:
         try:
             async with asyncio.timeout(self._times.fetch_s):
-                keys = read_keys(await self._fetch())
+                keys = await fetch_keys(self._client, self._url)
         except Exception as error:  # whatever it is, the keys that are there stay
             self._mourn(error)
             return
@@ -142,22 +142,27 @@ class Jwks:
             log.info("the issuer of tokens publishes %d keys that can be used", len(keys))
         self._well = True
 
-    async def _fetch(self) -> bytes:
-        async with self._client.stream("GET", self._url, headers=_HEADERS) as answer:
-            if answer.status_code != httpx.codes.OK:
-                raise ValueError(f"it answers with status {answer.status_code}")
-            body = bytearray()
-            async for piece in answer.aiter_raw():
-                body += piece
-                if len(body) > MAX_BODY_BYTES:
-                    raise ValueError(f"it sends more than {MAX_BODY_BYTES} bytes")
-            return bytes(body)
-
     def _mourn(self, error: Exception) -> None:
         if self._well is not False:
             kind = type(error).__name__
             log.warning("the keys of the issuer of tokens cannot be fetched: %s: %s", kind, error)
         self._well = False
+
+
+async def fetch_keys(client: httpx.AsyncClient, url: str) -> dict[str | None, PyJWK]:
+    """Fetch a key set, and read it as `read_keys` does; how long that may take is the caller's.
+
+    Raises `ValueError` for an answer that is none, and `httpx.HTTPError`.
+    """
+    async with client.stream("GET", url, headers=_HEADERS) as answer:
+        if answer.status_code != httpx.codes.OK:
+            raise ValueError(f"it answers with status {answer.status_code}")
+        body = bytearray()
+        async for piece in answer.aiter_raw():
+            body += piece
+            if len(body) > MAX_BODY_BYTES:
+                raise ValueError(f"it sends more than {MAX_BODY_BYTES} bytes")
+    return read_keys(bytes(body))
 
 
 def name_of(key: PyJWK) -> str:

@@ -155,7 +155,9 @@ async def _verifier(
 
     keys: tokens.Keys
     if jwt.jwt_jwks_url:
-        keys = jwks = Jwks(jwt.jwt_jwks_url, client=await stack.enter_async_context(_client()))
+        keys = jwks = Jwks(
+            jwt.jwt_jwks_url, client=await stack.enter_async_context(direct_client())
+        )
         chores.append(jwks.run)
     elif jwt.jwt_public_key_file is not None:
         with _about("jwt_public_key_file"):
@@ -167,7 +169,8 @@ async def _verifier(
     return tokens.Verifier(keys, issuer=jwt.jwt_issuer, audience=jwt.jwt_audience, clock=clock)
 
 
-def _client() -> httpx.AsyncClient:
+def direct_client() -> httpx.AsyncClient:
+    """Make the client by which an issuer's keys are fetched, to be opened and closed."""
     # Without a pool: that of httpx loses a slot now and then when a request runs out of time.
     return httpx.AsyncClient(transport=DirectTransport(), trust_env=False, follow_redirects=False)
 

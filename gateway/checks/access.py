@@ -5,6 +5,7 @@ import asyncio
 import httpx
 
 from gateway.auth.api_keys import KeyRing, parse_keys
+from gateway.auth.opening import direct_client
 from gateway.checks.finding import Finding, ok, wrong
 from gateway.secrets import without_secrets
 from gateway.settings import Settings
@@ -58,24 +59,14 @@ def _own_keys(settings: Settings) -> list[Finding]:
 
 
 async def _published(url: str) -> Finding:
-    from gateway.auth.jwks import MAX_BODY_BYTES, read_keys
+    # Only here, as above.
+    from gateway.auth.jwks import fetch_keys
 
     where = without_secrets(url)
     do = "correct JWT_JWKS_URL; until it works no token opens the gateway"
     try:
-        async with (
-            asyncio.timeout(FETCH_S),
-            httpx.AsyncClient(trust_env=False, follow_redirects=False) as client,
-            client.stream("GET", url) as answer,
-        ):
-            if answer.status_code != httpx.codes.OK:
-                return wrong(TOKENS, f"{where} answers with status {answer.status_code}", do)
-            body = bytearray()
-            async for piece in answer.aiter_bytes():
-                body += piece
-                if len(body) > MAX_BODY_BYTES:
-                    return wrong(TOKENS, f"{where} sends more than {MAX_BODY_BYTES} bytes", do)
-        keys = read_keys(bytes(body))
+        async with asyncio.timeout(FETCH_S), direct_client() as client:
+            keys = await fetch_keys(client, url)
     except TimeoutError:
         return wrong(TOKENS, f"{where} does not answer within {FETCH_S:.0f} s", do)
     except (httpx.HTTPError, ValueError) as error:
