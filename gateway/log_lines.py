@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from gateway.secrets import without_secrets
+from protocol.text import REORDERING
 from storage.turns import StoredTurn
 
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
@@ -26,8 +27,8 @@ _CONTROLS = re.compile(
     "["
     "\x00-\x1f\x7f-\x9f"  # C0, DEL and C1, with which terminals are steered
     "\u2028\u2029"  # end a line for some who read logs
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # change the order in which a line is read
-    "\ud800-\udfff"  # cannot be encoded
+    + REORDERING
+    + "\ud800-\udfff"  # cannot be encoded
     "]"
 )
 

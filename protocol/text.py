@@ -8,6 +8,9 @@ import json
 import re
 
 REPLACEMENT = "\ufffd"
+REORDERING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""What changes the order in which a line is read (UAX #9, section 2)."""
+
 _PAIR_OR_UNSTORABLE = re.compile("[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff\0]")
 
 

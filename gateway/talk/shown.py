@@ -5,15 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from protocol.text import REORDERING
+
 Json = dict[str, Any]
 
 _PICTURES = {code: 0x2400 + code for code in range(0x20)}
-_HIDDEN = (
-    *range(0x80, 0xA0),
-    *(0x061C, 0x200E, 0x200F),
-    *range(0x202A, 0x202F),
-    *range(0x2066, 0x206A),
-)
+_HIDDEN = (*range(0x80, 0xA0), *map(ord, REORDERING))
 # Line ends and tabs do what they say. A carriage return would write over what is there already.
 _HARMLESS = {
     **_PICTURES,
