@@ -4,20 +4,33 @@ import argparse
 import sys
 from pathlib import Path
 
-from gateway.commands.parsing import Commands
+from gateway.commands.parsing import BadUsage, Commands, described
 from gateway.documents import DOCUMENTS, Document, text_of
 from gateway.server import CannotStart
 
 ALL = "all"
 
+DESCRIPTION = f"""\
+Write what clients and the gateway may say, as a running gateway serves it at
+{", ".join(f"/{document.file}" for document in DOCUMENTS)}."""
+
+EPILOG = """\
+examples:
+  midm-gateway schema typescript > types.ts
+  midm-gateway schema --out contract
+
+exit codes: 0 written, 1 a file cannot be written, 2 wrong usage
+"""
+
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
-    command = commands.add_parser(
+    command = described(
+        commands,
         "schema",
-        help="write the contract: JSON Schema, AsyncAPI, OpenAPI or TypeScript",
-        description="Write what clients and the gateway may say, as a running gateway serves it at"
-        f" {', '.join('/' + document.file for document in DOCUMENTS)}.",
+        brief="write the contract: JSON Schema, AsyncAPI, OpenAPI or TypeScript",
+        description=DESCRIPTION,
+        epilog=EPILOG,
     )
     command.set_defaults(command=run)
     command.add_argument(
@@ -36,14 +49,14 @@ def add_to(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write; raises `CannotStart` where a file cannot be written."""
+    """Write; raises `BadUsage`, and `CannotStart` where a file cannot be written."""
     wanted = [each for each in DOCUMENTS if options.format in (each.format, ALL)]
     if options.out is not None:
         _into(options.out, wanted)
     elif len(wanted) == 1:
         sys.stdout.write(text_of(wanted[0]).decode())
     else:
-        raise CannotStart("all formats are files: say into which folder, with --out DIR")
+        raise BadUsage("all formats are files: say into which folder, with --out DIR")
     return 0
 
 

@@ -58,7 +58,7 @@ def test_one_format_is_written_into_a_folder(tmp_path: Path) -> None:
 def test_many_formats_are_not_printed_one_after_the_other(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(["schema"]) == 1
+    assert main(["schema"]) == 2
     assert "--out DIR" in capsys.readouterr().err
 
 
