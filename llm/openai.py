@@ -173,9 +173,7 @@ class OpenAi:
     def _speak(self, dialect: Dialect) -> None:
         """Keep to a dialect, now that it was understood."""
         if dialect != self._dialect:
-            logger.warning(
-                "the model server does not take all that is usual; from now on %s", dialect
-            )
+            logger.warning("the model server does not take all that is usual, but %s", dialect)
             self._dialect = dialect
 
     async def _find_model(self, limit: Limit) -> str:

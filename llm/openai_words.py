@@ -37,6 +37,9 @@ class Dialect:
     limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """OpenAI's own newer models take the second alone; many engines know the first alone."""
 
+    def __str__(self) -> str:
+        return f"{self.limit}, {'with' if self.asks_usage else 'without'} stream_options"
+
 
 def failure(status: int, body: object) -> UpstreamError:
     """Turn a refusal into an error of ours; `body` is what JSON was in it, or None."""
