@@ -18,6 +18,7 @@ from gateway.talk.shown import (
     Told,
     Void,
     Waiting,
+    way_back,
 )
 from protocol.chat import MAX_MESSAGE_CHARS
 from protocol.client_frames import HELP, Chat, Regenerate, parse_client_frame
@@ -141,7 +142,7 @@ class Talk:
     def _how_to_go_on(self) -> str:
         if self._dialogue.session_id is None:
             return "there is no session yet"
-        return f"go on with: midm-gateway chat --session {self._dialogue.session_id}"
+        return f"go on with: midm-gateway chat {way_back(self._dialogue.session_id)}"
 
 
 def _too_long(text: str) -> str:

@@ -21,6 +21,7 @@ from gateway.talk.shown import (
     Void,
     Waiting,
     harmless,
+    way_back,
 )
 from protocol.text import printable
 
@@ -139,7 +140,7 @@ async def ask_once(
             return INTERRUPTED if interrupted.is_set() else FAILED
         finally:
             if dialogue.session_id is not None and session_id is None:
-                printer.tell(f"go on with --session {dialogue.session_id}")
+                printer.tell(f"go on with {way_back(dialogue.session_id)}")
 
 
 def _let_go_of_stdout() -> None:

@@ -1,5 +1,6 @@
 """What a conversation gives somebody to see, and how it is put into words for a terminal."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -84,6 +85,11 @@ def harmless(text: str) -> str:
     turns text around becomes U+FFFD. Line ends, tabs and joined emoji stay as they are.
     """
     return text if text.isprintable() else text.translate(_HARMLESS)
+
+
+def way_back(session_id: str) -> str:
+    """Write the option that leads back to a session, to be copied into a shell as it is."""
+    return f"--session {shlex.quote(session_id)}"
 
 
 def place_in_queue(position: int, eta_ms: int | None) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.talk.shown import harmless, page, place_in_queue
+from gateway.talk.shown import harmless, page, place_in_queue, way_back
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,9 @@ def test_history_is_written_for_people() -> None:
 
 def test_a_history_without_messages_says_so() -> None:
     assert page({"messages": [], "total_count": 0}) == "nothing has been said yet"
+
+
+def test_what_is_to_be_copied_into_a_shell_does_nothing_else_there() -> None:
+    session_id = "8308d7c7-aa27-4500-ab0c-89729caed6d0"
+    assert way_back(session_id) == f"--session {session_id}"
+    assert way_back("a; rm b") == "--session 'a; rm b'"
