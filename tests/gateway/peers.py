@@ -7,6 +7,7 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
@@ -22,14 +23,15 @@ from tests.llm.scripted import ScriptedModel, listening
 SMALL = 4_096
 """So little room that a socket nobody reads is full almost at once."""
 
+SYLLABLES = "".join(map(chr, range(0xAC00, 0xD7A4)))
 PIECE = 50_000
 CLOSE, PING, PONG = 8, 9, 10
 
 
-def noise(chars: int, seed: int) -> str:
+@lru_cache(maxsize=1)
+def noise(chars: int, *, seed: int) -> str:
     """Make up text that nothing on the way can compress."""
-    dice = random.Random(seed)
-    return "".join(chr(0xAC00 + dice.randrange(11_172)) for _ in range(chars))
+    return "".join(random.Random(seed).choices(SYLLABLES, k=chars))
 
 
 def pieces_of(text: str) -> list[str]:
