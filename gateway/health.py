@@ -13,7 +13,7 @@ from sqlalchemy import Executable, select, update
 
 from llm.admission import Admission
 from llm.circuit import Circuit
-from llm.client import Driver, UpstreamError
+from llm.client import Driver, UpstreamError, UpstreamTimeout
 from llm.servers import Servers
 from storage.database import Database
 from storage.migrations import FIRST
@@ -110,7 +110,8 @@ class Probe:
             return self._found(available=well, busy=False)
         except UpstreamError as error:
             log.debug("no health from the model server: %s", error)
-            busy = self._admission.calls > 0
+            # Whoever refuses, or breaks off, is down whatever is under way.
+            busy = isinstance(error, UpstreamTimeout) and self._admission.calls > 0
             return self._found(available=busy, busy=busy)
 
     def _found(self, *, available: bool, busy: bool) -> ModelHealth:

@@ -135,7 +135,7 @@ class Servers:
     async def healthy(self) -> bool:
         """Ask all how they are; whether one is well.
 
-        Raises what the first of them raised if none is, and not all have answered.
+        Raises if none is, and not all have answered: `UpstreamTimeout` if one of them is mute.
         """
         async with asyncio.TaskGroup() as tasks:
             asked = [tasks.create_task(self._look_at(server)) for server in self._servers]
@@ -144,7 +144,7 @@ class Servers:
         if any(server.well for server in self._servers):
             return True
         if errors:
-            raise errors[0]
+            raise next((e for e in errors if isinstance(e, UpstreamTimeout)), errors[0])
         return False
 
     async def aclose(self) -> None:

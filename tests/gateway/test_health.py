@@ -131,6 +131,7 @@ def probe_of(gateway: Gateway, driver: Any, admission: Admission) -> Probe:
         # midm's event loop is blocked while it generates: silence is work then.
         (UpstreamTimeout("10.0.0.7"), True, True, True),
         (UpstreamTimeout("10.0.0.7"), False, False, False),
+        (UpstreamUnavailable("10.0.0.7"), True, False, False),
         (UpstreamUnavailable("10.0.0.7"), False, False, False),
     ],
 )

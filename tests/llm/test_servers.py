@@ -381,6 +381,12 @@ async def test_health_is_that_of_any() -> None:
         with pytest.raises(UpstreamError) as caught:
             await driver.healthy()
         assert caught.value is error
+    a.health, b.health = GONE, error
+    with pytest.raises(UpstreamTimeout):
+        await driver.healthy()
+    a.health, b.health = error, False
+    with pytest.raises(UpstreamTimeout):
+        await driver.healthy()
     assert driver.available(mute_too=True) == 1
     assert len(driver) == 2
 
