@@ -118,13 +118,16 @@ class OpenAi:
         """Whether the server lists the model that is asked for, and does not say it is loading.
 
         A server that lists no model at all does not tell; it is taken at its word if there is a
-        model to ask for. Raises `UpstreamTimeout` and `UpstreamUnavailable` as midm's driver does.
+        model to ask for. Raises `UpstreamTimeout` and `UpstreamUnavailable` as midm's driver does;
+        both questions together have `timeout_s` seconds.
         """
-        status, listed = await self._get_models(Limit(timeout_s))
+        limit = Limit(timeout_s)
+        status, listed = await self._get_models(limit)
         complaint = _complaint(status, listed, self._model)
         if not complaint:
             self._found_model = first_model(listed)
-            async with self._upstream.call(self._to_health, limit=Limit(timeout_s)) as response:
+            limit.go_on()
+            async with self._upstream.call(self._to_health, limit=limit) as response:
                 # llama.cpp lists its model while it is still loading it. Others have no such path.
                 if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
                     complaint = "it is not ready yet (/health answers with status 503)"

@@ -72,8 +72,8 @@ class EngineCall(Call):
 class ScriptedEngine(ScriptedModel):
     """An engine on 127.0.0.1, open within `async with`.
 
-    `models` is what it lists, or None if it does not answer; `listing` and `loading` are the
-    statuses of `/v1/models` and `/health`.
+    `models` is what it lists; `listing` and `loading` are the statuses of `/v1/models` and
+    `/health`. Where None stands it does not answer.
     """
 
     makes = EngineCall
@@ -82,7 +82,7 @@ class ScriptedEngine(ScriptedModel):
         super().__init__()
         self.models: Any = MODELS
         self.listing = 200
-        self.loading = 404
+        self.loading: int | None = 404
         self.listed = 0
 
     async def call(self) -> EngineCall:
@@ -92,13 +92,14 @@ class ScriptedEngine(ScriptedModel):
 
     async def _answer_health(self, call: Call) -> None:
         assert isinstance(call, EngineCall)
-        if not call.path.endswith("/v1/models"):
-            await call.refuse(self.loading, {})
-        elif self.models is None:
-            await call.closed()
-        else:
-            self.listed += 1
-            await call.refuse(self.listing, self.models)
+        match call.path.endswith("/v1/models"):
+            case True if self.models is not None:
+                self.listed += 1
+                await call.refuse(self.listing, self.models)
+            case False if self.loading is not None:
+                await call.refuse(self.loading, {})
+            case _:
+                await call.closed()
 
     async def _autoreply(self, call: Call, messages: Messages) -> None:
         assert self._reply is not None

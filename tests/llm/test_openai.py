@@ -555,8 +555,9 @@ async def test_a_server_that_refuses_to_list_says_what_to_set(
     assert says in caplog.text
 
 
-async def test_a_mute_server_is_a_timeout(engine: ScriptedEngine) -> None:
-    engine.models = None
+@pytest.mark.parametrize("asked", ["models", "loading"])
+async def test_a_mute_server_is_a_timeout(engine: ScriptedEngine, asked: str) -> None:
+    setattr(engine, asked, None)
     async with driver(engine.url) as openai:
         with pytest.raises(UpstreamTimeout):
             await openai.healthy(timeout_s=0.05)
