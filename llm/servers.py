@@ -186,11 +186,15 @@ class Servers:
     async def _take(self, untried: list[_Server]) -> _Server:
         while (server := self._choose(untried)) is None:
             self._changed.clear()
-            await self._changed.wait()
+            # That a server has rested is nothing that happens: nobody else would say so.
+            rested_s = _next_rested_s(untried, _now())
+            timer = asyncio.get_running_loop().call_later(rested_s, self._wake)
+            try:
+                await self._changed.wait()
+            finally:
+                timer.cancel()
         self._next = self._servers.index(server) + 1
-        now = _now()
-        server.begin(now)
-        self._wake_after_rest(server, now)
+        server.begin(_now())
         return server
 
     def _choose(self, untried: list[_Server]) -> _Server | None:
@@ -215,7 +219,6 @@ class Servers:
             rests_s = server.rests_until - now
             kind = type(error).__name__
             logger.warning("%s rests for %.0f s: %s: %s", server.name, rests_s, kind, error)
-            self._wake_after_rest(server, now)
 
     def _give_back(self, server: _Server, cool_down_s: float) -> None:
         if cool_down_s > 0:
@@ -227,11 +230,6 @@ class Servers:
         server.calls -= 1
         self._wake()
 
-    def _wake_after_rest(self, server: _Server, now: float) -> None:
-        # Who waits for the others would not notice that one more may be asked.
-        if server.rests_until > now:
-            asyncio.get_running_loop().call_later(server.rests_until - now, self._wake)
-
     def _wake(self) -> None:
         self._changed.set()
 
@@ -241,6 +239,12 @@ def _not_begun(error: BaseException) -> bool:
     return isinstance(error, NoConnection) or (
         isinstance(error, UpstreamUnavailable) and not error.replied
     )
+
+
+def _next_rested_s(servers: Sequence[_Server], now: float) -> float:
+    """In how many seconds the next of these has rested; `MAX_REST_S` if none of them rests."""
+    rests = (server.rests_until - now for server in servers if server.rests_until > now)
+    return min(rests, default=MAX_REST_S)
 
 
 def _now() -> float:

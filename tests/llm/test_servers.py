@@ -145,15 +145,20 @@ class Later:
     """What is to be done later is done when a test says so."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+        self._waiting: list[asyncio.Handle] = []
+        self.delays: list[float] = []
 
-    def __call__(self, delay: float, callback: Callable[..., object], *args: Any) -> None:
-        self._waiting.append((callback, args))
+    def __call__(self, delay: float, callback: Callable[..., object], *args: Any) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, asyncio.get_running_loop())
+        self._waiting.append(handle)
+        self.delays.append(delay)
+        return handle
 
     async def come(self) -> None:
         waiting, self._waiting = self._waiting, []
-        for callback, args in waiting:
-            callback(*args)
+        for handle in waiting:
+            if not handle.cancelled():
+                handle._run()
         await settled()
 
 
@@ -212,6 +217,7 @@ async def test_who_waits_for_the_others_asks_a_server_that_has_rested(
     async with floor(a, b, max_calls=1) as calls:
         await calls.ask()
         waits = await calls.ask()
+        assert later.delays == [module.FIRST_REST_S]
         a.fails, a.ends_at_once = None, True
         clock.now += module.FIRST_REST_S
         await later.come()
