@@ -141,8 +141,7 @@ class OpenAi:
         await self._upstream.aclose()
 
     def _reply(self, say: Say) -> OpenAiReply:
-        # An engine that never tells its usage costs no wait: `[DONE]`, or the end, comes at once.
-        return OpenAiReply(say, max_chars=self._max_reply_chars, usage_follows=True)
+        return OpenAiReply(say, max_chars=self._max_reply_chars)
 
     @asynccontextmanager
     async def _asked(

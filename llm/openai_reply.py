@@ -18,16 +18,16 @@ _BROKEN_OFF = ("abort", "error")
 class OpenAiReply(Reply):
     """One reply of an OpenAI-compatible engine as it is heard.
 
-    If `usage_follows`, it is over only when its usage or the end of the stream is there, too.
+    It is over only when its usage or the end of the stream is there, too. An engine that never
+    tells its usage costs no wait: `[DONE]`, or the end, comes at once.
     """
 
-    __slots__ = ("_frames", "_usage", "_usage_follows")
+    __slots__ = ("_frames", "_usage")
 
-    def __init__(self, say: Say, *, max_chars: int, usage_follows: bool) -> None:
+    def __init__(self, say: Say, *, max_chars: int) -> None:
         self._frames = Chunks()
         super().__init__(say, chunks=self._frames, max_chars=max_chars)
         self._usage: Usage | None = None
-        self._usage_follows = usage_follows
 
     def _hear_event(self, data: bytes) -> None:
         event = parse(data)
@@ -60,7 +60,7 @@ class OpenAiReply(Reply):
 
     def _complete(self, reason: FinishReason) -> None:
         self.ending = Ending(reason, self._pieces, self._usage)
-        self.over = self._usage is not None or not self._usage_follows
+        self.over = self._usage is not None
 
     def hear_whole(self, answer: object) -> Ending:
         """Take an answer that was not streamed; raises `UpstreamError` if it holds no reply."""

@@ -76,7 +76,7 @@ def test_a_frame_that_is_not_certain_is_not_learnt(twofold: str) -> None:
 
 def heard(stream: bytes, size: int) -> tuple[str, Any]:
     said: list[str] = []
-    reply = OpenAiReply(lambda text, _: said.append(text), max_chars=999, usage_follows=True)
+    reply = OpenAiReply(lambda text, _: said.append(text), max_chars=999)
     for at in range(0, len(stream), size):
         if not reply.over:
             reply.hear(stream[at : at + size])
