@@ -1,5 +1,6 @@
 """The parts of a running gateway, as every endpoint finds them."""
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -45,6 +46,8 @@ class House:
     figures: Figures
     tracing: Tracing
     connections: set[Listener] = field(default_factory=set)
+    searching: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Who has it looks through texts in a thread."""
 
 
 def house_of(connection: HTTPConnection) -> House:

@@ -96,6 +96,7 @@ async def get_messages(request: Request, caller: Caller) -> Response:
             limit=query.limit,
             before=query.before,
             max_bytes=MAX_PAGE_BYTES,
+            one_at_a_time=house.searching,
             include_replaced=query.include == "replaced",
         )
         return json_response(await found)

@@ -59,13 +59,16 @@ async def search(
     limit: int | None,
     before: str | None,
     max_bytes: int,
+    one_at_a_time: asyncio.Lock,
     include_replaced: bool = False,
     within_s: float = SEARCH_WITHIN_S,
 ) -> Messages:
     """Find the newest messages that hold all words, or those before a message.
 
     A page ends early at `max_bytes` of JSON, and where the search was at after `within_s`; it then
-    may hold none at all. Raises `Refusal`: `session_not_found`, `message_not_found`.
+    may hold none at all. Of searches that share `one_at_a_time` only one at any moment looks
+    through texts: each thread that does may keep the loop, with its tokens, waiting.
+    Raises `Refusal`: `session_not_found`, `message_not_found`.
     """
     clock = asyncio.get_running_loop().time
     until = clock() + within_s
@@ -76,7 +79,8 @@ async def search(
         older = stretches.older(claim, place, include_replaced=include_replaced)
         rows = await database.read(older)
         # In a thread: texts may be long, and the loop has tokens to send.
-        finds.take(await asyncio.to_thread(words.among, rows))
+        async with one_at_a_time:
+            finds.take(await asyncio.to_thread(words.among, rows))
         looked_upto = rows[-1]["message_id"] if len(rows) == stretches.LOOKED_THROUGH else None
         if looked_upto is None or finds.enough or clock() >= until:
             break

@@ -1,7 +1,8 @@
 """Searching a session: the newest of what is found, page by page, on either kind of database."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -20,9 +21,9 @@ from storage.claims import Claim
 from storage.database import Database, open_database
 from storage.matching import Words
 from storage.migrations import migrate
-from storage.operations import Operation
+from storage.operations import Operation, Row
 from storage.stretches import LOOKED_THROUGH
-from tests.gateway.harness import Gateway, Json
+from tests.gateway.harness import WITHIN_S, Gateway, Json
 from tests.llm.scripted import ScriptedModel
 from tests.servers.postgres import fresh_database
 from tests.storage.filled import filled
@@ -46,7 +47,13 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 
 
 async def find(database: Database, query: str, **options: Any) -> Messages:
-    given = {"limit": None, "before": None, "max_bytes": PLENTY, **options}
+    given = {
+        "limit": None,
+        "before": None,
+        "max_bytes": PLENTY,
+        "one_at_a_time": asyncio.Lock(),
+        **options,
+    }
     return await search(database, Claim("s1"), Words(query), **given)
 
 
@@ -106,6 +113,37 @@ async def test_what_lies_far_back_is_found(database: Database) -> None:
     await database.write(filled("s1", [("바늘", "바늘"), *HAY]))
     found = await find(database, "바늘")
     assert (ids(found), found.next_before) == (["s1-q1", "s1-r1"], None)
+
+
+class Held(Words):
+    """Words that are looked for until a test lets them be found."""
+
+    def __init__(self) -> None:
+        super().__init__("바늘")
+        self.looked, self.goes_on = 0, threading.Event()
+
+    def among(self, rows: Iterable[Row]) -> list[Row]:
+        self.looked += 1
+        assert self.goes_on.wait(WITHIN_S)
+        return super().among(rows)
+
+
+async def test_many_who_search_take_turns_at_the_processor(database: Database) -> None:
+    await database.write(filled("s1", [("바늘", "바늘")]))
+    words, lock = Held(), asyncio.Lock()
+    given: Any = {"limit": None, "before": None, "max_bytes": PLENTY, "one_at_a_time": lock}
+    async with asyncio.TaskGroup() as tasks:
+        searches = [
+            tasks.create_task(search(database, Claim("s1"), words, **given)) for _ in range(3)
+        ]
+        while not words.looked:
+            await asyncio.to_thread(str)
+        for _ in range(20):
+            await database.read(stretches.begin_search(Claim("s1"), before=None))
+        assert words.looked == 1
+        words.goes_on.set()
+    assert [len(each.result().messages) for each in searches] == [2, 2, 2]
+    assert words.looked == 3
 
 
 async def test_a_search_whose_time_is_up_tells_where_to_go_on(database: Database) -> None:
