@@ -1,6 +1,7 @@
 """The command line: `midm-gateway`, or `python -m gateway`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -51,6 +52,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the exit code."""
+    _open_closed_streams()
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
@@ -60,6 +62,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(error, FAILED)
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _open_closed_streams() -> None:
+    """Give each standard stream that was closed, as by `<&-`, a file that is empty.
+
+    Python has none for it. What is written to stdout fails, as if it were closed still: nobody is
+    to take for printed what is not. What would be said on stderr is not said.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
+            setattr(sys, name, os.fdopen(opened, mode))
 
 
 def _complain(error: Exception, code: int) -> int:

@@ -25,6 +25,7 @@ from protocol.errors import CloseCode
 FIRST_RETRY_S = 0.5
 LAST_RETRY_S = 10.0
 OPEN_WITHIN_S = 10.0
+READY_WITHIN_S = 10.0
 CLOSE_WITHIN_S = 1.0
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 
@@ -41,6 +42,8 @@ _WORDS: dict[int, str] = {
     CloseCode.TOO_LARGE: "the message is larger than the gateway takes",
 }
 _NO_GATEWAY = "there is a server, but no gateway: {}"
+_NO_FRAME = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What comes of reading as a frame what none is, or lacks what each of its type has."""
 
 
 class HungUp(Exception):
@@ -119,20 +122,31 @@ class Line:
                 await asyncio.wait((sending,))
 
     async def _listen(self, socket: ClientConnection) -> None:
-        async for text in socket:
-            frame = json.loads(text)
-            if self.raw is not None and isinstance(text, str):
-                await self.raw(text)
-            is_back = frame["type"] == "ready" and self._was_there
-            for shown in self._dialogue.hear(frame):
-                await self._show(shown)
-            if frame["type"] == "ready":
-                self._was_there = True
-                await self._show(Waiting(""))
-                if is_back:
-                    await self._show(Told("connected again"))
-            await self._send(socket)
+        # Other servers answer pings, too: without a limit they would be listened to for ever.
+        async with asyncio.timeout(READY_WITHIN_S) as limit:
+            async for text in socket:
+                if self.raw is not None and isinstance(text, str):
+                    await self.raw(text)
+                seen = self._hear(text)
+                if self._dialogue.ready:
+                    limit.reschedule(None)
+                for shown in seen:
+                    await self._show(shown)
+                await self._send(socket)
         raise ConnectionClosed(socket.protocol.close_rcvd, socket.protocol.close_sent)
+
+    def _hear(self, text: str | bytes) -> list[Shown]:
+        """Take the next frame; raise `HungUp` for what no gateway says."""
+        try:
+            frame = json.loads(text)
+            shown = self._dialogue.hear(frame)
+            if frame["type"] == "ready":
+                shown += [Waiting(""), *([Told("connected again")] if self._was_there else [])]
+                self._was_there = True
+        except _NO_FRAME:
+            why = _NO_GATEWAY.format("what it says is no frame of one")
+            raise HungUp(f"{_place(self._gateway.url)}: {why}") from None
+        return shown
 
     async def _send_when_rung(self, socket: ClientConnection) -> None:
         with suppress(ConnectionClosed):  # which whoever listens hears too
@@ -178,10 +192,13 @@ def pause_s(tries: int, told_ms: int | None, dice: float) -> float:
 
 def socket_url(url: str) -> str:
     """Make the address of the WebSocket of a gateway's; raise ValueError for what is no URL."""
-    says = f"should be a URL such as http://127.0.0.1:8080, given {url[:80]!r}"
+    # What may hold a password is not repeated.
+    given = "and hold no user or password" if "@" in url else f"given {url[:80]!r}"
+    says = f"should be a URL such as http://127.0.0.1:8080, {given}"
     try:
         parts = urlsplit(url)
         _ = parts.port
+        _ = (parts.hostname or "").encode("idna")  # asyncio looks it up by that
     except ValueError:
         raise ValueError(says) from None
     scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}.get(parts.scheme)

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TextIO
 
@@ -79,7 +79,9 @@ class Printer:
         """Write a line to stderr, unless it is the one before."""
         if text != self._told:
             self._told = text
-            print(f"midm-gateway: {harmless(text)}", file=self.err, flush=True)
+            # That nobody can read notes is no fault of the reply's.
+            with suppress(OSError):
+                print(f"midm-gateway: {harmless(text)}", file=self.err, flush=True)
 
     async def _say(self, text: str) -> None:
         if self.whole:

@@ -194,5 +194,6 @@ def _broken(line: str, room: int) -> tuple[str, str]:
         width += get_cwidth(character)
         if width > room:
             break
+    end = max(end, 1)  # a wide character may have more than all there is
     space = line.rfind(" ", 0, end)
     return (line[:space], line[space + 1 :]) if space > 0 else (line[:end], line[end:])

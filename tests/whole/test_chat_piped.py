@@ -11,7 +11,11 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
+from gateway.talk.dialogue import Dialogue
+from gateway.talk.line import Gateway, HungUp, Line
+from gateway.talk.shown import Shown
 from tests.whole.processes import MODULE, gateway, running
 from tests.whole.proxy import Scissors, forwarding
 
@@ -121,6 +125,7 @@ async def test_what_cannot_be_a_message_is_refused_by_name(
     ("arguments", "says"),
     [
         (("--url", "nowhere", "hi"), "--url: should be a URL such as http://127.0.0.1:8080"),
+        (("--session", "", "hi"), "--session: is empty"),
         (("--temperature", "3", "hi"), "should be from 0 to 2.0, given '3'"),
         (("--max-new-tokens", "0", "hi"), "should be from 1 to 8192, given '0'"),
         (("--key-file", "none.txt", "hi"), "--key-file none.txt: cannot be read"),
@@ -196,6 +201,81 @@ async def test_a_full_disk_is_said(tmp_path: Path) -> None:
         _, err = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 1
     assert b"stdout: cannot be written: No space left on device" in err
+
+
+@pytest.mark.parametrize(
+    ("closed", "code", "out", "err"),
+    [
+        ("<&-", 0, b"[simulated] \n", b"midm-gateway: go on with"),
+        (">&-", 1, b"", b"stdout: cannot be written: Bad file descriptor"),
+        ("2>&-", 0, b"[simulated] \n", b""),
+        ("2>/dev/full", 0, b"[simulated] \n", b""),
+    ],
+)
+async def test_a_stream_that_is_closed_is_no_trouble_for_the_others(
+    closed: str, code: int, out: bytes, err: bytes, tmp_path: Path
+) -> None:
+    async with gateway(tmp_path) as server:
+        process = await asyncio.create_subprocess_shell(
+            f"{sys.executable} -m gateway chat --url {server.url} 'hello #sim pieces=1#' {closed}",
+            cwd=Path(__file__).parents[2],
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        printed, said = await asyncio.wait_for(process.communicate(), 20)
+    assert (process.returncode, printed) == (code, out)
+    assert err in said
+    assert b"Traceback" not in said
+
+
+async def test_without_a_message_and_with_stdin_closed_nothing_is_asked(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_shell(
+        f"{sys.executable} -m gateway chat <&-",
+        cwd=Path(__file__).parents[2],
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, err = await asyncio.wait_for(process.communicate(), 20)
+    assert (process.returncode, err[:29]) == (2, b"midm-gateway: stdin: is empty")
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        *("hello", "[]", "5", "{}", "[" * 100_000, b"\x00\xff"),
+        *('{"type":"ready"}', '{"type":"error","code":5}'),
+    ],
+)
+async def test_a_server_that_speaks_otherwise_is_no_gateway(
+    says: str | bytes, tmp_path: Path
+) -> None:
+    async def answer(socket: ServerConnection) -> None:
+        await socket.send(says)
+        await socket.wait_closed()
+
+    async with serve(answer, "127.0.0.1", 0) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        code, out, err = await chat(tmp_path, "--url", f"http://127.0.0.1:{port}", "hi")
+    assert (code, out) == (1, "")
+    assert "there is a server, but no gateway: what it says is no frame of one" in err
+
+
+async def test_a_server_that_never_says_that_it_is_ready_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def echo(socket: ServerConnection) -> None:
+        async for message in socket:
+            await socket.send(message)
+
+    async def unseen(shown: Shown) -> None:
+        raise AssertionError(shown)
+
+    monkeypatch.setattr("gateway.talk.line.READY_WITHIN_S", 0.05)
+    async with serve(echo, "127.0.0.1", 0) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        line = Line(Gateway(f"ws://127.0.0.1:{port}/ws", str), Dialogue(), unseen)
+        with pytest.raises(HungUp, match="no answer in time"):
+            await asyncio.wait_for(line.run(), 10)
 
 
 async def test_ctrl_c_stops_the_reply_on_the_server_too(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ class Server:
     """A gateway that all tests here share."""
 
     url: str
+    directory: Path
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         ) as process,
     ):
         try:
-            yield Server(_listens(directory / "log", process))
+            yield Server(_listens(directory / "log", process), directory)
         finally:
             process.terminate()
 
@@ -282,6 +283,23 @@ async def test_no_color_is_honoured(server: Server) -> None:
         leave(screen)
         colours = re.findall(rb"\x1b\[(?!0?m)[0-9;]+m", screen.raw)
     assert colours == []
+
+
+async def test_what_a_terminal_cannot_say_is_a_question_mark(server: Server) -> None:
+    with chat(server.url, PYTHONIOENCODING="latin-1", LC_ALL="C") as screen:
+        screen.type(f"hi #sim pieces=12#{ENTER}")
+        screen.shows(r"today\? \? You")
+        leave(screen)
+
+
+async def test_a_terminal_of_one_place_is_enough(server: Server) -> None:
+    with terminal(
+        *(*MODULE, "chat", "--url", server.url), directory=server.directory, size=(1, 1)
+    ) as screen:
+        screen.type(f"안녕 #sim pieces=5#{ENTER}")
+        screen.shows("응\\n.*답")
+        screen.type(f"/quit{ENTER}")
+        assert screen.ended() == 0
 
 
 async def test_it_gives_the_terminal_back_when_it_is_told_to_end(server: Server) -> None:

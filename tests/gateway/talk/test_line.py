@@ -42,8 +42,19 @@ def test_the_address_of_the_socket_is_made_of_any_address_of_a_gateway(
 
 
 @pytest.mark.parametrize(
-    "url", ["", "127.0.0.1:8080", "ftp://a", "http://", "http://a:b", "http://u:p@a", "http://a?b"]
+    "url",
+    [
+        *("", "127.0.0.1:8080", "ftp://a", "http://", "http://a:b", "http://u:p@a", "http://a?b"),
+        *("http://a..b", f"http://{'a' * 64}"),
+    ],
 )
 def test_what_is_no_address_is_named(url: str) -> None:
     with pytest.raises(ValueError, match="should be a URL such as http"):
         socket_url(url)
+
+
+@pytest.mark.parametrize("url", ["http://user:hunter2@a", "http//user:hunter2@a", "hunter2@a"])
+def test_a_password_in_an_address_is_not_repeated(url: str) -> None:
+    with pytest.raises(ValueError, match="hold no user or password") as error:
+        socket_url(url)
+    assert "hunter2" not in str(error.value)
