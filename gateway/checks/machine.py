@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 import resource
 import socket
 
@@ -15,6 +16,7 @@ from gateway.settings import Settings
 PORT = "port"
 FILES = "open files"
 ANSWER_S = 2.0
+MAX_BODY_BYTES = 64 * 1024
 
 
 async def check_port(settings: Settings) -> list[Finding]:
@@ -59,12 +61,28 @@ def _bind(own: socket.socket, address: object) -> None:
 
 async def _who_is_there(host: str, port: int) -> Finding:
     try:
-        async with httpx.AsyncClient(trust_env=False, timeout=ANSWER_S) as client:
-            health = (await client.get(f"{url_here(host, port)}/api/health")).json()
-        is_gateway = "llm_server_available" in health
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, TypeError):
+        async with asyncio.timeout(ANSWER_S):
+            is_gateway = await _answers_as_gateway(f"{url_here(host, port)}/api/health")
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError):
         is_gateway = False
     if is_gateway:
         says = f"a gateway listens on {host}:{port} already"
         return warning(PORT, says, "fine if it is this one; else set another PORT")
     return wrong(PORT, f"another program listens on {host}:{port}", "stop it, or set another PORT")
+
+
+async def _answers_as_gateway(url: str) -> bool:
+    async with (
+        httpx.AsyncClient(trust_env=False) as client,
+        client.stream("GET", url) as answer,
+    ):
+        body = bytearray()
+        async for piece in answer.aiter_bytes():
+            body += piece
+            if len(body) > MAX_BODY_BYTES:
+                return False
+    try:
+        health = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(health, dict) and "llm_server_available" in health

@@ -361,10 +361,49 @@ async def test_keys_are_read_and_published_ones_fetched(tmp_path: Path) -> None:
     assert (pem.state, "No such file" in pem.says) == (State.WRONG, True)
 
 
-async def test_a_port_of_another_program_is_wrong() -> None:
-    async with answering(http(b"<html>")) as url:
+@pytest.mark.parametrize(
+    "answer",
+    [
+        http(b"<html>"),
+        http(b'"llm_server_available"'),
+        http(b"[" * 50_000),
+        http(b'{"llm_server_available": true}' + b" " * 100_000),
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{",
+        b"220 mail.example.org ESMTP\r\n",
+    ],
+)
+async def test_a_port_of_another_program_is_wrong(answer: bytes) -> None:
+    async with answering(answer) as url:
         found = only(await check_port(settings(port=int(url.rpartition(":")[2]))), "port")
     assert (found.state, "another program" in found.says) == (State.WRONG, True)
+
+
+async def test_another_program_that_never_ends_its_answer_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def trickle(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await stream.send(b"HTTP/1.1 200 OK\r\n")
+            while True:
+                await stream.send(b"X: Y\r\n")
+                await anyio.sleep(0.01)
+
+    monkeypatch.setattr("gateway.checks.machine.ANSWER_S", 0.1)
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve, trickle)
+            with anyio.fail_after(5):
+                found = only(await check_port(settings(port=port)), "port")
+            tasks.cancel_scope.cancel()
+    assert (found.state, "another program" in found.says) == (State.WRONG, True)
+
+
+async def test_a_gateway_on_an_ipv6_address_is_known_as_one(tmp_path: Path) -> None:
+    async with gateway(tmp_path, HOST="::1") as server:
+        port = int(server.url.rpartition(":")[2])
+        found = only(await check_port(settings(host="::1", port=port)), "port")
+    assert (found.state, "a gateway listens" in found.says) == (State.WARNING, True)
 
 
 async def test_more_connections_than_open_files_are_a_warning(
