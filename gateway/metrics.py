@@ -7,7 +7,7 @@ looked up is looked up. Labels come from fixed sets, never from what a client sa
 import hmac
 import platform
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client.core import (
@@ -75,8 +75,15 @@ async def metrics(request: Request) -> Response:
         raise HTTPException(404)
     if not may_read(request, house):
         return forbidden("Metrics are for this machine alone; see METRICS and METRICS_TOKEN.")
-    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    encode, content_type = _encoder(request.headers.get("accept", ""))
     return Response(encode(request.app.state.registry), headers={"content-type": content_type})
+
+
+def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    try:
+        return choose_encoder(accept)
+    except (ValueError, TypeError):  # a version that is none; whatever is asked for is a wish
+        return choose_encoder("")
 
 
 def may_read(request: Request, house: House) -> bool:

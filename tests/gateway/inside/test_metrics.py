@@ -307,6 +307,22 @@ async def test_who_asks_for_openmetrics_gets_them(gateway: Gateway) -> None:
     assert read(plain.text).kinds
 
 
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        "application/openmetrics-text; version=x; escaping=allow-utf-8",
+        "application/openmetrics-text; version=1..0",
+        "text/plain; version=; q=oops",
+        ";;;,=",
+    ],
+)
+async def test_who_asks_for_what_there_is_not_gets_the_default(
+    gateway: Gateway, wanted: str
+) -> None:
+    answer = await gateway.http.get("/metrics", headers={"Accept": wanted})
+    assert (answer.status_code, read(answer.text).kinds != {}) == (200, True)
+
+
 # Who may read them
 
 
