@@ -85,9 +85,23 @@ def _first_choice(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text_of(said: Any) -> str:
-    """Find the text of a `delta` or `message`; what a model thinks aloud is none of the reply."""
-    content = said.get("content") if isinstance(said, dict) else None
-    return content if isinstance(content, str) else ""
+    """Find the text of a `delta` or `message`; what a model thinks aloud is none of the reply.
+
+    It is a string, or, as of Mistral's API, a list of parts of which some have a `text`.
+    """
+    match said:
+        case {"content": str(content)}:
+            return content
+        case {"content": [*parts]}:
+            return "".join(map(_text_of_part, parts))
+    return ""
+
+
+def _text_of_part(part: Any) -> str:
+    match part:
+        case {"type": "text", "text": str(text)}:
+            return text
+    return ""
 
 
 def _finish_reason(reason: Any) -> FinishReason:

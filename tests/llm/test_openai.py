@@ -302,6 +302,17 @@ async def test_what_a_model_thinks_aloud_is_not_said(engine: ScriptedEngine) -> 
     assert (asked.text, asked.ending) == ("답이다", Ending("stop", 2, USAGE))
 
 
+async def test_text_may_come_in_parts(engine: ScriptedEngine) -> None:
+    parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "답"}, {"text": 5}, "x"]
+    async with asking(engine) as (asked, call):
+        await call.raw(delta({"content": parts}) + delta({"content": []}))
+        await call.raw(
+            delta({"content": [{"type": "text", "text": "이"}]}) + delta({"content": "다"})
+        )
+        await call.complete()
+    assert (asked.text, asked.ending) == ("답이다", Ending("stop", 3, USAGE))
+
+
 async def test_usage_in_every_chunk_counts_once(engine: ScriptedEngine) -> None:
     async with asking(engine) as (asked, call):
         for count, content in enumerate("가나다", 1):
