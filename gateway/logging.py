@@ -27,6 +27,9 @@ _PROVOKED = (
     "Invalid HTTP request received.",
     "a connection was dropped",
     "refused a WebSocket",
+    # Whose session is deleted, or who loses the right, while it is written out.
+    "an export was cut short",
+    "ASGI callable returned without completing response",
     # Of a collector of traces that is away.
     "Failed to export",
     "Transient error",

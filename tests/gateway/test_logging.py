@@ -384,6 +384,8 @@ def test_what_strangers_provoke_is_said_so_often_a_minute_and_no_more() -> None:
 
     assert passed("refused a WebSocket: 403, this machine") == MAX_A_MINUTE
     assert passed("Invalid HTTP request received.") == MAX_A_MINUTE
+    assert passed("an export was cut short: session_not_found") == MAX_A_MINUTE
+    assert passed("ASGI callable returned without completing response.") == MAX_A_MINUTE
     assert passed("turn 1 failed") == 100
     now = A_MINUTE_S - 1
     assert passed("refused a WebSocket: 403, this machine") == 0
