@@ -88,7 +88,9 @@ async def open_house(settings: Settings, origins: Origins, hosts: Hosts) -> Asyn
         figures = Figures()
         database = await stack.enter_async_context(_database(settings, figures))
         await migrate(database)
-        driver = await stack.enter_async_context(open_driver(settings))
+        driver = await stack.enter_async_context(
+            open_driver(settings, passed_on=figures.call_failed)
+        )
         around = await stack.enter_async_context(_surroundings(settings))
         authenticator, watches = await stack.enter_async_context(_authenticator(settings, around))
         tracing = await stack.enter_async_context(_tracing(settings, around.node))

@@ -99,6 +99,10 @@ class Figures:
         self.commit_writes = Spread(BATCH_WRITES)
         self.failed_writes = 0
 
+    def call_failed(self, error: UpstreamError) -> None:
+        """Count a call of the model server that failed."""
+        self.upstream_errors[type(error)] += 1
+
     def committed(self, seconds: float, *, writes: int, failed: int) -> None:
         """Count a commit: how long it took, of how many writes, and how many of them failed."""
         self.commit_s.note(seconds)

@@ -238,7 +238,7 @@ class Run:
             except BaseException as error:
                 self._left_at_work = left_at_work(error)
                 if isinstance(error, UpstreamError):
-                    self._figures.upstream_errors[type(error)] += 1
+                    self._figures.call_failed(error)
                 raise
 
         return await retried(ask, backoff=self._limits.backoff)

@@ -1,11 +1,11 @@
 """Opens the driver of the model servers that the settings name."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from gateway.settings import Settings
 from llm.circuit import Circuit
-from llm.client import Driver, Patience
+from llm.client import Driver, Patience, UpstreamError
 from llm.midm import Midm
 from llm.openai import OpenAi
 from llm.servers import Servers
@@ -13,8 +13,13 @@ from llm.simulator import SimulatorSettings, serve_simulator
 
 
 @asynccontextmanager
-async def open_driver(settings: Settings) -> AsyncIterator[Driver]:
-    """Open a driver of the model server, or of several, until the context ends."""
+async def open_driver(
+    settings: Settings, *, passed_on: Callable[[UpstreamError], None] = lambda _: None
+) -> AsyncIterator[Driver]:
+    """Open a driver of the model server, or of several, until the context ends.
+
+    `passed_on` hears of each call that failed at one of several and is made at another.
+    """
     async with AsyncExitStack() as stack:
         urls = settings.llm_servers
         if settings.simulated:
@@ -22,7 +27,15 @@ async def open_driver(settings: Settings) -> AsyncIterator[Driver]:
         drivers = [_driver(url, settings) for url in urls]
         for each in drivers:
             stack.push_async_callback(each.aclose)
-        yield drivers[0] if len(drivers) == 1 else _servers(drivers, settings)
+        if len(drivers) == 1:
+            yield drivers[0]
+        else:
+            yield Servers(
+                drivers,
+                max_calls=settings.calls_per_server,
+                cool_down_s=settings.cool_down_s,
+                passed_on=passed_on,
+            )
 
 
 def circuit_of(driver: Driver) -> Circuit:
@@ -48,7 +61,3 @@ def _driver(url: str, settings: Settings) -> Driver:
         extra_body=settings.extra_body,
         patience=patience,
     )
-
-
-def _servers(drivers: list[Driver], settings: Settings) -> Servers:
-    return Servers(drivers, max_calls=settings.calls_per_server, cool_down_s=settings.cool_down_s)

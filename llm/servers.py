@@ -91,11 +91,17 @@ class Servers:
     as it says that it is well. If none is left that is well, all others are asked as well.
 
     After a call that may have left its server at work, that one counts as busy for another
-    `cool_down_s` seconds, so others are asked first.
+    `cool_down_s` seconds, so others are asked first. `passed_on` hears of each failure that whoever
+    asked does not, as another server is asked.
     """
 
     def __init__(
-        self, drivers: Sequence[Driver], *, max_calls: int, cool_down_s: float = 0.0
+        self,
+        drivers: Sequence[Driver],
+        *,
+        max_calls: int,
+        cool_down_s: float = 0.0,
+        passed_on: Callable[[UpstreamError], None] = lambda _: None,
     ) -> None:
         total = len(drivers)
         self._servers = [
@@ -104,6 +110,7 @@ class Servers:
         ]
         self._max_calls = max_calls
         self._cool_down_s = cool_down_s
+        self._passed_on = passed_on
         self._next = 0
         self._changed = asyncio.Event()
 
@@ -178,8 +185,9 @@ class Servers:
             except BaseException as error:
                 cool_down_s = self._cool_down_s if left_at_work(error) else 0.0
                 self._note(server, error, began_at)
-                if not (untried and _not_begun(error)):
+                if not (untried and isinstance(error, UpstreamError) and _not_begun(error)):
                     raise
+                self._passed_on(error)
             finally:
                 self._give_back(server, cool_down_s)
 
@@ -234,7 +242,7 @@ class Servers:
         self._changed.set()
 
 
-def _not_begun(error: BaseException) -> bool:
+def _not_begun(error: UpstreamError) -> bool:
     """Whether a call came to nothing before its server had begun to reply."""
     return isinstance(error, NoConnection) or (
         isinstance(error, UpstreamUnavailable) and not error.replied

@@ -169,6 +169,22 @@ async def test_a_model_server_that_is_away_is_seen(
     assert told.by("refusals_total", "code") == {"upstream_unavailable": 1}
 
 
+async def test_a_call_that_failed_at_one_of_two_servers_is_counted(
+    tmp_path: Path, free_port: int, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def well(_: Any) -> bool:
+        return True
+
+    monkeypatch.setattr("llm.midm.Midm.healthy", well)
+    servers = f"http://127.0.0.1:{free_port},{model.url}"
+    async with in_process(settings_for(tmp_path / "chat.db", servers)) as gateway:
+        async with gateway.tab() as tab:
+            assert (await gateway.exchange(tab, model, "hi", "hello"))["finish_reason"] == "stop"
+        told = await scrape(gateway)
+    assert told.by("turns_total", "outcome") == {"stop": 1}
+    assert told.by("upstream_errors_total", "code") == {"upstream_unavailable": 1}
+
+
 async def test_a_model_server_that_is_well_is_seen(gateway: Gateway) -> None:
     await gateway.house.probe.model()
     told = await scrape(gateway)
