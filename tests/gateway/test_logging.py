@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
 from gateway.listening import PeerLimits
 from gateway.log_lines import (
@@ -117,6 +118,18 @@ def test_of_a_url_the_path_is_logged(args: tuple[str, ...], said: str) -> None:
     line = record('%s - "WebSocket %s" [accepted]', *args)
     assert without_queries(line)
     assert line.getMessage() == said
+
+
+def test_a_header_for_a_collector_that_cannot_be_read_is_not_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # A colon for an equals sign.
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-api-key: hunter2")
+    set_up_logging(debug=False)
+    logging.getLogger().addHandler(caplog.handler)
+    OTLPSpanExporter().shutdown()  # type: ignore[no-untyped-call]
+    assert "Header format invalid!" in caplog.text
+    assert "hunter2" not in caplog.text
 
 
 def test_lines_without_arguments_and_with_a_mapping_pass() -> None:
