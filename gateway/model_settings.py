@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from llm.call import server_url
+from llm.call import encode, server_url
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -142,6 +142,7 @@ class ModelSettings(BaseModel):
 def _object(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
+        _ = encode(found).encode()  # as each request is: not NaN, nor half a surrogate pair
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):

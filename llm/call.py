@@ -183,7 +183,8 @@ def server_url(base_url: str) -> httpx.URL:
     """Read the address of a model server; raise ValueError for what is none."""
     with suppress(httpx.InvalidURL):
         url = httpx.URL(base_url)
-        if url.scheme in ("http", "https") and url.host:
+        # The paths of calls are put behind it.
+        if url.scheme in ("http", "https") and url.host and not (url.query or url.fragment):
             return url
     raise ValueError(f"not the address of a model server: {base_url!r}")
 

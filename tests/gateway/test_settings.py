@@ -223,6 +223,9 @@ def test_a_key_of_a_model_server_is_shown_nowhere() -> None:
     [
         ("[1]", "JSON object"),
         ("{", "JSON object"),
+        # What json reads, and no request could be written with.
+        ('{"top_p": NaN}', "JSON object"),
+        ('{"stop": "\\ud800"}', "JSON object"),
         ('{"model": "x"}', "model"),
         ('{"stream": false}', "stream"),
         ('{"max_tokens": 1}', "max_tokens"),
@@ -277,6 +280,8 @@ BAD = [
     ("SESSION_TIMEOUT_HOURS", "-1"),
     ("LLM_SERVER_URL", "gpu:8000"),
     ("LLM_SERVER_URL", "http://"),
+    ("LLM_SERVER_URL", "http://gpu:8000?key=x"),
+    ("LLM_SERVER_URL", "http://gpu:8000/#x"),
     ("LLM_API", "ollama"),
     ("LLM_API_KEY", "a b"),
     ("LLM_MODEL", "a b"),
