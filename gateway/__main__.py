@@ -53,6 +53,9 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the exit code."""
     _open_closed_streams()
+    for stream in (sys.stdout, sys.stderr):
+        # What the terminal's or the pipe's encoding cannot say is not worth a traceback.
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))

@@ -78,9 +78,6 @@ def run(options: argparse.Namespace) -> int:
         raise BadUsage("--session: is empty; without it a new session is begun")
     gateway = _gateway(options, settings)
     generation = _generation(options)
-    for stream in (sys.stdout, sys.stderr):
-        # What the terminal's or the pipe's encoding cannot say is not worth a traceback.
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     if options.message is None and _at_terminal():
         return _talk(options, settings, gateway, generation)
     message = _read_stdin() if options.message is None else _checked(options.message, "MESSAGE")

@@ -14,6 +14,7 @@ from gateway.checks.finding import Finding, State, ok, wrong
 from gateway.checks.machine import check_files, check_port
 from gateway.checks.model import ANSWER_S, check_answer, check_model
 from gateway.commands.parsing import Commands, described
+from gateway.commands.printing import put
 from gateway.settings import BadSettings, Settings, load_settings
 from protocol.text import printable
 
@@ -65,7 +66,7 @@ def add_to(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check; return 1 if anything is wrong."""
+    """Check; return 1 if anything is wrong; raises `CannotStart` if that cannot be printed."""
     try:
         settings = load_settings()
     except BadSettings as error:
@@ -100,9 +101,9 @@ async def _bounded(name: str, check: Check, settings: Settings) -> list[Finding]
 
 def _print(findings: list[Finding], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False, indent=2))
+        put(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False, indent=2))
         return
     width = max(len(finding.about) for finding in findings)
     for finding in findings:
         says = printable(f"{finding.says}; {finding.do}" if finding.do else finding.says)
-        print(f"{finding.state:<7}  {finding.about:<{width}}  {says}")
+        put(f"{finding.state:<7}  {finding.about:<{width}}  {says}")

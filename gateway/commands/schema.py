@@ -1,10 +1,10 @@
 """`midm-gateway schema`: write the contract in the formats that tools read."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from gateway.commands.parsing import BadUsage, Commands, described
+from gateway.commands.printing import put_bytes
 from gateway.documents import DOCUMENTS, Document, text_of
 from gateway.server import CannotStart
 
@@ -49,12 +49,13 @@ def add_to(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write; raises `BadUsage`, and `CannotStart` where a file cannot be written."""
+    """Write; raises `BadUsage`, and `CannotStart` where something cannot be written."""
     wanted = [each for each in DOCUMENTS if options.format in (each.format, ALL)]
     if options.out is not None:
         _into(options.out, wanted)
     elif len(wanted) == 1:
-        sys.stdout.write(text_of(wanted[0]).decode())
+        # In UTF-8, whatever the terminal speaks: it may be a file that is written.
+        put_bytes(text_of(wanted[0]))
     else:
         raise BadUsage("all formats are files: say into which folder, with --out DIR")
     return 0

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import socket
 from pathlib import Path
@@ -211,6 +212,32 @@ async def test_help_names_the_commands(tmp_path: Path) -> None:
     assert "serve" in said
     assert "simulate" in said
     assert program.err == []
+
+
+@pytest.mark.parametrize("command", [("check",), ("check", "--json"), ("schema", "openapi")])
+async def test_what_cannot_be_written_is_one_line(command: tuple[str, ...], tmp_path: Path) -> None:
+    full = shlex.join((*MODULE, *command)) + " >/dev/full"
+    code, line = await _refused("sh", "-c", full, directory=tmp_path, PORT="0")
+    assert code == 1
+    assert line == "midm-gateway: stdout: cannot be written: No space left on device"
+
+
+@pytest.mark.parametrize("command", [("chat", "--help"), ("check",)])
+async def test_a_terminal_that_cannot_say_all_letters_is_no_trouble(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    settings = {"PYTHONIOENCODING": "latin-1", "PORT": "0", "DATABASE_URL": "대화.db"}
+    async with running(*MODULE, *command, directory=tmp_path, **settings) as program:
+        assert await program.ended() == 0, program.err
+    assert "??" in "".join(program.out)
+
+
+async def test_a_contract_is_written_in_utf8_whatever_the_terminal_speaks(tmp_path: Path) -> None:
+    command = shlex.join((*MODULE, "schema", "openapi")) + " >openapi.json"
+    latin = {"PYTHONIOENCODING": "latin-1"}
+    async with running("sh", "-c", command, directory=tmp_path, **latin) as program:
+        assert await program.ended() == 0, program.err
+    assert "안녕하세요" in (tmp_path / "openapi.json").read_text("utf-8")
 
 
 async def test_conversations_are_copied_into_another_database(tmp_path: Path) -> None:
