@@ -19,7 +19,9 @@ _CONTEXT_CODES = ("context_length_exceeded", "exceed_context_size_error")
 # only"), Ollama ("exceeds the context length"), older vLLM and SGLang ("context window").
 _CONTEXT_WORDS = re.compile(r"context (length|size|window)|maximum model length", re.IGNORECASE)
 
+_MOVED = (301, 302, 303, 307, 308)
 _ADVICE = {
+    **dict.fromkeys(_MOVED, ": LLM_SERVER_URL leads elsewhere, and redirects are not followed"),
     401: ": LLM_API_KEY is missing or wrong",
     403: ": the key in LLM_API_KEY may not use this",
     404: ": LLM_MODEL is not served there, or LLM_SERVER_URL is no OpenAI-compatible API",

@@ -556,7 +556,9 @@ async def test_a_server_that_is_loading_is_not_well(engine: ScriptedEngine) -> N
         assert await openai.healthy()
 
 
-@pytest.mark.parametrize(("status", "says"), [(401, "LLM_API_KEY"), (404, "LLM_SERVER_URL")])
+@pytest.mark.parametrize(
+    ("status", "says"), [(308, "redirects"), (401, "LLM_API_KEY"), (404, "LLM_SERVER_URL")]
+)
 async def test_a_server_that_refuses_to_list_says_what_to_set(
     engine: ScriptedEngine, caplog: pytest.LogCaptureFixture, status: int, says: str
 ) -> None:
