@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from gateway.commands.parsing import Commands, described
+from gateway.commands.printing import put
 from gateway.server import CannotStart
 from gateway.settings import database_place
 from storage.copying import Copied, copy_sessions
@@ -54,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
         done = asyncio.run(_copy_sessions(source, target))
     except StorageError as error:
         raise CannotStart(str(error)) from None
-    print(f"{done.copied} sessions copied, {done.already_there} were there already")
+    put(f"{done.copied} sessions copied, {done.already_there} were there already")
     return 0
 
 

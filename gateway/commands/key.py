@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gateway.auth.api_keys import ApiKey, append_line, check_name, new_key
 from gateway.commands.parsing import Commands, described
+from gateway.commands.printing import put
 from gateway.server import CannotStart
 
 EPILOG = """\
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         _append(options.file, kept)
     # By itself, so that a script can take it; and last: what it shows does open the gateway.
-    print(key)
+    put(key)
     return 0
 
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from gateway.commands.parsing import BadUsage, Commands, described
-from gateway.commands.printing import put_bytes
+from gateway.commands.printing import put, put_bytes
 from gateway.documents import DOCUMENTS, Document, text_of
 from gateway.server import CannotStart
 
@@ -66,6 +66,6 @@ def _into(directory: Path, documents: list[Document]) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         for document in documents:
             (directory / document.file).write_bytes(text_of(document))
-            print(directory / document.file)
+            put(str(directory / document.file))
     except OSError as error:
         raise CannotStart(f"cannot write into {directory}: {error.strerror}") from None

@@ -222,6 +222,13 @@ async def test_what_cannot_be_written_is_one_line(command: tuple[str, ...], tmp_
     assert line == "midm-gateway: stdout: cannot be written: No space left on device"
 
 
+async def test_a_key_that_cannot_be_shown_is_no_traceback(tmp_path: Path) -> None:
+    command = shlex.join((*MODULE, "key", "create", "a", "--file", "k")) + " >/dev/full"
+    async with running("sh", "-c", command, directory=tmp_path) as program:
+        assert await program.ended() == 1
+    assert program.err[1:] == ["midm-gateway: stdout: cannot be written: No space left on device"]
+
+
 @pytest.mark.parametrize("command", [("chat", "--help"), ("check",)])
 async def test_a_terminal_that_cannot_say_all_letters_is_no_trouble(
     command: tuple[str, ...], tmp_path: Path
