@@ -61,7 +61,7 @@ class Probe:
         while True:
             found = await self._ask()
             if found != self._health:
-                log.info("the model server is %s", _in_words(found))
+                log.info("the model server is %s", _in_words(found, self.servers))
             self._health = found
             self._known.set()
             await anyio.sleep(PROBE_EVERY_S)
@@ -81,6 +81,11 @@ class Probe:
     def available(self) -> bool:
         """Whether the model server was there, and well or busy, when it was asked last."""
         return self._health is not None and self._health.available
+
+    @property
+    def servers_well(self) -> int:
+        """How many model servers were well, or busy, when they were asked last."""
+        return self._health.servers if self._health is not None else 0
 
     @property
     def circuit_open(self) -> bool:
@@ -126,7 +131,8 @@ def _try(statement: Executable) -> Operation[None]:
     yield statement, {}
 
 
-def _in_words(health: ModelHealth) -> str:
+def _in_words(health: ModelHealth, total: int) -> str:
+    how_many = f": {health.servers} of {total} are well" if total > 1 else ""
     if health.busy:
-        return "busy"
-    return "ready" if health.available else "not available"
+        return f"busy{how_many}"
+    return f"ready{how_many}" if health.available else "not available"

@@ -204,6 +204,10 @@ def _clients(house: House) -> Iterator[Metric]:
 def _upstream(house: House) -> Iterator[Metric]:
     up = house.probe.available
     yield _single("upstream_up", "Whether the model server was well when last asked.", up)
+    well = house.probe.servers_well
+    servers: Labelled = {("well",): well, ("away",): house.probe.servers - well}
+    counted = "How many model servers were well when last asked, and how many were not."
+    yield _gauge("upstream_servers", counted, servers, "state")
     yield _single(
         "upstream_circuit_open",
         "Whether calls are refused, for too many failed in a row: 1 or 0.",

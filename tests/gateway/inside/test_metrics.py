@@ -185,6 +185,19 @@ async def test_a_call_that_failed_at_one_of_two_servers_is_counted(
     assert told.by("upstream_errors_total", "code") == {"upstream_unavailable": 1}
 
 
+async def test_one_of_two_servers_that_is_away_is_seen(
+    tmp_path: Path, free_port: int, model: ScriptedModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "gateway.health")
+    servers = f"http://127.0.0.1:{free_port},{model.url}"
+    async with in_process(settings_for(tmp_path / "chat.db", servers)) as gateway:
+        await gateway.house.probe.model()
+        told = await scrape(gateway)
+    assert told.value("upstream_up") == 1
+    assert told.by("upstream_servers", "state") == {"well": 1, "away": 1}
+    assert "the model server is ready: 1 of 2 are well" in caplog.text
+
+
 async def test_a_model_server_that_is_well_is_seen(gateway: Gateway) -> None:
     await gateway.house.probe.model()
     told = await scrape(gateway)
