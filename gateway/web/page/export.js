@@ -5,6 +5,7 @@ import { askFormat } from "./dialogs.js";
 import { make } from "./dom.js";
 import { t } from "./i18n.js";
 import { tell } from "./notices.js";
+import { whatHappened } from "./turn-state.js";
 
 const ENDS = { markdown: "md", jsonl: "jsonl" };
 
@@ -16,8 +17,7 @@ export async function exportSession(id, title) {
     const answer = await exported(id, format);
     save(await answer.blob(), `${fileName(title)}.${ENDS[format]}`);
   } catch (error) {
-    const isUnknown = error instanceof CallFailed && [404, 405].includes(error.status);
-    tell(t(isUnknown ? "exportMissing" : "exportFailed"));
+    tell(error instanceof CallFailed ? whatHappened(error.code) : t("exportFailed"));
   }
 }
 

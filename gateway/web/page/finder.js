@@ -2,9 +2,9 @@
 
 import { find } from "./api.js";
 import { $, make } from "./dom.js";
-import { clock, onLanguage, t } from "./i18n.js";
+import { excerptOf } from "./excerpt.js";
+import { number, onLanguage, t, when } from "./i18n.js";
 
-const AROUND = 60; // characters before a hit
 const WAIT_MS = 200; // after the last key
 const MAX_HITS = 50;
 const place = $("#finder");
@@ -25,7 +25,6 @@ export class Finder {
     });
     $("form", place).addEventListener("submit", (event) => {
       event.preventDefault();
-      clearTimeout(this.timer);
       this.search();
     });
     $("button", place).addEventListener("click", () => this.close());
@@ -51,20 +50,22 @@ export class Finder {
   close() {
     place.hidden = true;
     input.value = "";
-    this.show([], "");
+    void this.search();
     $("#search-open").focus();
   }
 
   async search() {
     const query = input.value.trim();
+    clearTimeout(this.timer);
     const asked = ++this.asked;
-    if (!query || !this.id) return this.show([], "");
+    const isWanted = () => asked === this.asked; // a newer search may have been quicker
+    list.ariaBusy = String(Boolean(query));
+    if (!query) return this.show({ hits: [], query });
     try {
-      const hits = await this.hits(query, () => asked === this.asked);
-      // A newer search may have been quicker.
-      if (asked === this.asked) this.show(hits, query);
+      const found = await this.hits(query, isWanted);
+      if (isWanted()) this.show({ ...found, query });
     } catch {
-      if (asked === this.asked) count.textContent = t("searchFailed");
+      if (isWanted()) this.show({ hits: [], query, hasFailed: true });
     }
     return undefined;
   }
@@ -75,47 +76,27 @@ export class Finder {
     let before;
     do {
       const page = await find(this.id, { q: query, before, limit: MAX_HITS });
-      // Only the history itself has a cursor: this gateway does not know `q`.
-      const isSearch = page.cursor === null;
-      hits.push(...(isSearch ? page.messages : fitting(page.messages, query)).reverse());
-      before = isSearch ? page.next_before : null;
+      hits.push(...page.messages.reverse());
+      before = page.next_before;
     } while (before && hits.length < MAX_HITS && isWanted());
-    return hits;
+    return { hits, isMore: Boolean(before) };
   }
 
-  show(hits, query) {
-    if (query) count.textContent = hits.length ? t("found", { count: hits.length }) : t("foundNone");
-    else count.textContent = "";
+  show({ hits, query, isMore = false, hasFailed = false }) {
+    const found = hits.length ? (isMore ? "foundMore" : "found") : "foundNone";
+    count.textContent = query && t(hasFailed ? "searchFailed" : found, { count: number(hits.length) });
     list.replaceChildren(...hits.map((hit) => this.row(hit, query)));
+    list.ariaBusy = "false";
   }
 
   row(hit, query) {
     const who = t(hit.role === "user" ? "youSaid" : "modelSaid");
+    const parts = excerptOf(hit.content, query).map(({ text, isHit }) => (
+      isHit ? make("mark", { textContent: text }) : text
+    ));
     const button = make("button", { type: "button" });
-    button.append(make("b", { textContent: `${who} · ${clock(hit.created_at)}` }), ...excerpt(hit.content, query));
+    button.append(make("b", { textContent: `${who} · ${when(hit.created_at)}` }), make("span", { dir: "auto" }, ...parts));
     button.addEventListener("click", () => this.reveal(hit));
     return make("li", {}, button);
   }
-}
-
-const folded = (text) => text.normalize("NFC").toLowerCase();
-const words = (query) => folded(query).split(/\s+/).filter(Boolean);
-
-function fitting(messages, query) {
-  return messages.filter(({ content }) => words(query).every((word) => folded(content).includes(word)));
-}
-
-function excerpt(content, query) {
-  const text = content.normalize("NFC").replace(/\s+/g, " ");
-  const whole = words(query).join(" ");
-  const word = folded(text).includes(whole) ? whole : words(query)[0];
-  const at = folded(text).indexOf(word);
-  if (at < 0) return [text.slice(0, 2 * AROUND)];
-  const from = Math.max(0, at - AROUND);
-  const end = at + word.length;
-  return [
-    (from ? "…" : "") + text.slice(from, at),
-    make("mark", { textContent: text.slice(at, end) }),
-    text.slice(end, end + 2 * AROUND),
-  ];
 }

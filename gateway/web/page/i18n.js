@@ -7,10 +7,10 @@ import { recall, remember } from "./store.js";
 const TABLES = { en, ko };
 const listeners = [];
 
-let language = TABLES[recall("language")] ? recall("language") : preferred();
+let language = Object.hasOwn(TABLES, recall("language") ?? "") ? recall("language") : preferred();
 
 function preferred() {
-  const known = navigator.languages.map((tag) => tag.slice(0, 2)).find((tag) => TABLES[tag]);
+  const known = navigator.languages.map((tag) => tag.slice(0, 2)).find((tag) => Object.hasOwn(TABLES, tag));
   return known ?? "en";
 }
 
@@ -65,8 +65,10 @@ export function duration(ms) {
   return `${number(ms < 10_000 ? Math.round(ms / 100) / 10 : Math.round(ms / 1000))} ${t("seconds")}`;
 }
 
-export function clock(iso) {
-  return new Date(iso).toLocaleTimeString(language, { hour: "numeric", minute: "2-digit" });
+/** The time of day, and the day too unless it is today. */
+export function when(iso) {
+  const isToday = new Date(iso).toDateString() === new Date().toDateString();
+  return isToday ? new Date(iso).toLocaleTimeString(language, { hour: "numeric", minute: "2-digit" }) : moment(iso);
 }
 
 export function moment(iso) {
@@ -75,9 +77,15 @@ export function moment(iso) {
 
 /** Under which heading a time stands in a list. */
 export function dayOf(ms) {
-  const midnight = new Date().setHours(0, 0, 0, 0);
-  if (ms >= midnight) return t("today");
-  if (ms >= midnight - 86_400_000) return t("yesterday");
-  if (ms >= midnight - 7 * 86_400_000) return t("thisWeek");
+  if (ms >= midnight(0)) return t("today");
+  if (ms >= midnight(1)) return t("yesterday");
+  if (ms >= midnight(7)) return t("thisWeek");
   return t("earlier");
+}
+
+// Not by hours: twice a year a day has 23 or 25.
+function midnight(daysAgo) {
+  const day = new Date();
+  day.setDate(day.getDate() - daysAgo);
+  return day.setHours(0, 0, 0, 0);
 }

@@ -112,13 +112,13 @@ export default {
   search: "Search this conversation",
   searchHint: "Search this conversation",
   found: "{count} found",
+  foundMore: "The newest {count} are shown.",
   foundNone: "Nothing found.",
   searchFailed: "The search did not work. Try again.",
   export: "Export this conversation",
   exportMore: "The file is made by the gateway and holds the whole conversation.",
   exportMarkdown: "To read and share",
   exportJsonl: "For programs, one message per line",
-  exportMissing: "This gateway cannot export conversations.",
   exportFailed: "The export did not work. Try again.",
 
   // Connection

@@ -112,13 +112,13 @@ export default {
   search: "이 대화에서 찾기",
   searchHint: "이 대화에서 찾기",
   found: "{count}개 찾음",
+  foundMore: "최근 {count}개만 보여 줍니다.",
   foundNone: "찾은 내용이 없습니다.",
   searchFailed: "찾지 못했습니다. 다시 시도해 주세요.",
   export: "이 대화 내보내기",
   exportMore: "게이트웨이가 대화 전체를 파일로 만듭니다.",
   exportMarkdown: "읽고 나누기 좋은 형식",
   exportJsonl: "프로그램용, 한 줄에 메시지 하나",
-  exportMissing: "이 게이트웨이는 내보내기를 지원하지 않습니다.",
   exportFailed: "내보내지 못했습니다. 다시 시도해 주세요.",
 
   // Connection

@@ -2,7 +2,7 @@
 
 import { copyFrom } from "./copy.js";
 import { $, clone, make } from "./dom.js";
-import { clock, moment, t } from "./i18n.js";
+import { moment, t, when } from "./i18n.js";
 import { Prose } from "./prose.js";
 import { lineOf, troubleOf } from "./turn-state.js";
 
@@ -74,9 +74,10 @@ export class TurnView {
     this.showIf("copy", isOver && turn.reply?.content);
     this.showIf("regenerate", isOver && !isOld);
     this.showIf("details", isOver && turn.reply);
-    const when = $(".when", this.element);
-    when.hidden = !isOver || !turn.reply?.createdAt;
-    if (!when.hidden) Object.assign(when, { textContent: clock(turn.reply.createdAt), title: moment(turn.reply.createdAt) });
+    const time = $(".when", this.element);
+    const at = isOver && turn.reply?.createdAt;
+    time.hidden = !at;
+    if (at) Object.assign(time, { textContent: when(at), title: moment(at) });
   }
 
   showQuestion({ user }) {

@@ -71,7 +71,7 @@ async def test_a_search_leads_to_a_message_that_was_not_loaded(
     await reader.page.locator("#finder-input").fill("QUESTION 3")
     hits = reader.page.locator("#finder li button")
     await expect(hits).to_have_count(2)
-    await expect(hits.first.locator("mark")).to_have_text("question 3")
+    await expect(hits.first.locator("mark")).to_have_text(["question", "3"])
     await hits.last.click()
     await expect(reader.page.locator("[data-turn='3']")).to_be_in_viewport()
     await reader.page.locator("#finder-input").press("Escape")
@@ -94,7 +94,14 @@ async def test_messages_that_belong_to_no_turn_are_shown_and_found(
         await route.fulfill(json={**page, "messages": [*lines, *page["messages"]]})
 
     reader = await visit(served)
+
+    async def search(route: Route) -> None:
+        # As the real one answers: without a cursor, and only what holds the word.
+        page = {"messages": [lines[1]], "total_count": 4, "next_before": None, "cursor": None}
+        await route.fulfill(json={"session_id": session_id, **page})
+
     await reader.page.route("**/messages?*", adopted)
+    await reader.page.route("**/messages?q=*", search)
     await open_session(reader, session_id)
     await reader.sees("Reply to question 1.")
     await expect(reader.turns).to_have_count(3)
@@ -109,19 +116,43 @@ async def test_messages_that_belong_to_no_turn_are_shown_and_found(
     await expect(reader.page.locator("[data-turn='other']")).to_have_class("turn found")
 
 
-async def test_a_gateway_that_cannot_search_shows_only_what_fits(
+async def test_the_gateway_finds_and_the_page_shows_where(
     served: Gateway, model: ScriptedModel, visit: Visit
 ) -> None:
-    reader = await visit(served, expected=("404",))
-    await exchange(reader, model, "apples", "pears")
+    reader = await visit(served, expected=("503",))
+    await exchange(reader, model, "İstanbul의 날씨는?", "오늘 STRASSE 날씨는 <b>맑음</b>")
     await reader.page.locator("#search-open").click()
-    await reader.page.locator("#finder-input").fill("pear")
-    await expect(reader.page.locator("#finder li")).to_have_count(1)
-    await reader.page.locator("#finder-input").fill("plums")
-    await expect(reader.page.locator("#finder .count")).to_have_text("Nothing found.")
-    await reader.page.route("**/messages?q=*", lambda route: route.fulfill(status=404, json={}))
-    await reader.page.locator("#finder-input").fill("pears")
-    await expect(reader.page.locator("#finder .count")).to_contain_text("did not work")
+    finder, count = reader.page.locator("#finder-input"), reader.page.locator("#finder .count")
+    marks = reader.page.locator("#finder mark")
+    await finder.fill("날씨")
+    await expect(count).to_have_text("2 found")
+    await expect(marks).to_have_text(["날씨", "날씨"])
+    await finder.fill("맑 straße")  # of several words each is marked, however it is written
+    await expect(marks).to_have_text(["STRASSE", "맑"])
+    await finder.fill("plums")
+    await expect(count).to_have_text("Nothing found.")
+    await reader.page.route("**/messages?q=*", lambda route: route.fulfill(status=503, json={}))
+    await finder.fill("pears")
+    await expect(count).to_contain_text("did not work")
+
+
+async def test_what_is_found_too_late_is_not_shown(
+    served: Gateway, model: ScriptedModel, visit: Visit
+) -> None:
+    reader = await visit(served)
+    await exchange(reader, model, "apples", "pears")
+    asked: list[Route] = []
+    await reader.page.route("**/messages?q=*", lambda route: asked.append(route))
+    await reader.page.locator("#search-open").click()
+    async with reader.page.expect_request("**/messages?q=*"):
+        await reader.page.locator("#finder-input").fill("apples")
+    await reader.page.locator("#finder-input").press("Escape")
+    async with reader.page.expect_response("**/messages?q=*"):
+        await asked[0].continue_()
+    # What is asked for later comes later.
+    await reader.page.evaluate("fetch('api/health').then((answer) => answer.json())")
+    await reader.page.locator("#search-open").click()
+    await expect(reader.page.locator("#finder li")).to_have_count(0)
 
 
 async def test_a_conversation_is_saved_as_a_file(
@@ -129,26 +160,31 @@ async def test_a_conversation_is_saved_as_a_file(
 ) -> None:
     reader = await visit(served)
     await exchange(reader, model, "나의 질문?", "reply")
-    await reader.page.route(
-        "**/export?format=jsonl", lambda route: route.fulfill(body='{"role":"user"}\n')
-    )
-    await reader.page.locator("#export").click()
-    async with reader.page.expect_download() as downloading:
-        await reader.page.get_by_role("button", name="JSON Lines").click()
-    download = await downloading.value
-    assert download.suggested_filename == "나의-질문.jsonl"
-    assert json.loads((await download.path()).read_text()) == {"role": "user"}
+    saved = {}
+    for choice in ("JSON Lines", "Markdown"):
+        await reader.page.locator("#export").click()
+        async with reader.page.expect_download() as downloading:
+            await reader.page.get_by_role("button", name=choice).click()
+        download = await downloading.value
+        saved[download.suggested_filename] = (await download.path()).read_text()
+    assert list(saved) == ["나의-질문.jsonl", "나의-질문.md"]
+    lines = [json.loads(line) for line in saved["나의-질문.jsonl"].splitlines()]
+    assert [line["content"] for line in lines] == ["나의 질문?", "reply"]
+    assert "> 나의 질문?" in saved["나의-질문.md"]
 
 
-async def test_a_gateway_that_cannot_export_is_named_as_such(
+async def test_an_export_that_fails_says_why(
     served: Gateway, model: ScriptedModel, visit: Visit
 ) -> None:
-    reader = await visit(served, expected=("404",))
+    reader = await visit(served, expected=("404", "net::ERR"))
     await exchange(reader, model, "question", "reply")
-    await reader.page.route("**/export?*", lambda route: route.fulfill(status=404, json={}))
-    await reader.page.locator("#export").click()
-    await reader.page.get_by_role("button", name="Markdown").click()
-    await expect(reader.notice).to_have_text("This gateway cannot export conversations.")
+    gone = {"code": "session_not_found"}
+    await reader.page.route("**/export?*", lambda route: route.fulfill(status=404, json=gone))
+    for why in ("does not exist", "did not work"):
+        await reader.page.locator("#export").click()
+        await reader.page.get_by_role("button", name="Markdown").click()
+        await expect(reader.notice).to_contain_text(why)
+        await reader.page.route("**/export?*", lambda route: route.abort())
 
 
 async def test_conversations_are_listed_renamed_opened_and_deleted(
