@@ -81,14 +81,26 @@ const strongNextToLetters = {
 
 const marked = new Marked({ gfm: true, breaks: true, renderer, extensions: [strongNextToLetters] });
 
+// A model may nest quotes or lists more deeply than anybody's stack is: then they are text.
+const asText = (raw) => ({ type: "code", raw, text: raw, codeBlockStyle: "indented" });
+
+function orText(read, text) {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof RangeError) return text();
+    throw error;
+  }
+}
+
 /** Cut a text into its top-level blocks. */
 export function blocks(text) {
-  return marked.lexer(text);
+  return orText(() => marked.lexer(text), () => [asText(text)]);
 }
 
 /** The nodes of one block. */
 export function nodes(block) {
-  return sanitised(marked.parser([block]));
+  return sanitised(orText(() => marked.parser([block]), () => marked.parser([asText(block.raw)])));
 }
 
 /** Whether a block is code whose closing fence has not come yet. */

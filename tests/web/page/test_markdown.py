@@ -1,5 +1,7 @@
 """Replies are Markdown; they look the same whether they come at once or piece by piece."""
 
+import pytest
+
 from tests.gateway.harness import Gateway
 from tests.web.page.conftest import Visit
 
@@ -135,3 +137,22 @@ async def test_code_is_copied_as_it_was_written(served: Gateway, visit: Visit) -
     await reader.page.locator("#turns .code button.done").wait_for()
     text = await reader.page.evaluate("navigator.clipboard.readText()")
     assert text == '<b title="x">&amp; "fine"</b>'
+
+
+@pytest.mark.parametrize("sign", ["> ", "- ", "1. "])
+async def test_what_is_nested_too_deeply_is_read_as_text(
+    served: Gateway, visit: Visit, sign: str
+) -> None:
+    reader = await visit(served)
+    shown = await reader.module(
+        """async (text, load) => {
+          const { Prose } = await load("prose");
+          const place = document.createElement("div");
+          const prose = new Prose(place);
+          prose.show(text.slice(0, -4), { isDone: false });
+          prose.show(text, { isDone: true });
+          return place.textContent;
+        }""",
+        sign * 6000 + "deep",
+    )
+    assert "deep" in shown
