@@ -2,6 +2,8 @@
 
 import { apiKey } from "./store.js";
 
+const CALL_MS = 15_000;
+
 export const GATEWAY = new URL("../..", import.meta.url);
 
 /** An answer that is no success: its status, and the code of its problem. */
@@ -13,19 +15,29 @@ export class CallFailed extends Error {
   }
 }
 
-/** Throws `CallFailed`, or `TypeError` when there is no answer. */
-async function call(path, { method = "GET", query = {} } = {}) {
+/** Throws `CallFailed`, or `TypeError` or `DOMException` when there is no answer. */
+async function call(path, { method = "GET", query = {}, signal } = {}) {
   const url = new URL(path, GATEWAY);
   for (const [name, value] of Object.entries(query)) if (value) url.searchParams.set(name, value);
   const key = apiKey();
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
-  const answer = await fetch(url, { method, headers, cache: "no-store" });
+  const answer = await fetch(url, { method, headers, cache: "no-store", signal });
   if (answer.ok) return answer;
   const problem = await answer.json().catch(() => ({}));
   throw new CallFailed(answer.status, problem.code ?? "internal");
 }
 
-const json = async (...request) => (await call(...request)).json();
+async function json(path, request) {
+  // Not AbortSignal.timeout, which goes on when the call is over.
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(), CALL_MS);
+  try {
+    return await (await call(path, { ...request, signal: late.signal })).json();
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 const of = (id) => `api/sessions/${encodeURIComponent(id)}`;
 
 export const health = () => json("api/health");

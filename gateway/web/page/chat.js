@@ -1,14 +1,15 @@
 // One conversation in view: its client, its turns, and what was sent and not taken yet.
 //
 // It says `turns` when anything but the open reply has changed, `text` when only that has grown,
-// `state`, `known` when a new session has got its id, `started`, `queued` and `ended` with the
-// turn, `refused`, `failed`, and `gone` or `locked` when it cannot be read.
+// `state`, `known` when a new session has got its id, `opened` with each connection, `started`,
+// `queued` and `ended` with the turn, `refused`, `failed`, and `gone` or `locked` when it cannot be read.
 
 import { ChatClient, CloseCode, Conversation } from "../midm-chat.js";
+import { newEntry } from "../outbox.js";
 import { GATEWAY, messages } from "./api.js";
 import { Loading } from "./loading.js";
 import { Pending } from "./pending.js";
-import { apiKey, outbox, saveOutbox } from "./store.js";
+import { apiKey, NEW, outbox, saveOutbox } from "./store.js";
 
 export class Chat extends EventTarget {
   /** `id` is null for a session that begins with its first message. */
@@ -23,7 +24,6 @@ export class Chat extends EventTarget {
     this.refusal = null; // why the first page was not given
     this.isLeft = false;
     this.older = null;
-    this.early = []; // what is to be sent as soon as there is a client
     this.isRetrying = false;
   }
 
@@ -81,23 +81,27 @@ export class Chat extends EventTarget {
   /** What was sent and not taken, taken back. */
   takeBack() {
     const typed = this.pending.takeBack();
-    if (this.id) saveOutbox(this.id, []);
+    saveOutbox(this.id ?? NEW, []);
     this.fire("turns");
     return typed;
   }
 
   send(text, replaces) {
-    this.post((client) => client.send(text, replaces ? { replaces } : {}));
+    if (this.state === "closed") this.retryNow();
+    const options = replaces ? { replaces } : {};
+    if (this.client) this.client.send(text, options);
+    else this.hold(newEntry(text, options));
   }
 
   regenerate(turn) {
-    this.post((client) => client.regenerate({ turn }));
+    if (this.state === "closed") this.retryNow();
+    this.client.regenerate({ turn });
   }
 
-  post(send) {
-    if (this.state === "closed") this.retryNow();
-    if (this.client) send(this.client);
-    else this.early.push(send);
+  /** Keep a message for the client that there will be, or for that of the next page. */
+  hold(entry) {
+    saveOutbox(this.id, [...outbox(this.id), entry]);
+    this.sent(entry);
   }
 
   stop() {
@@ -108,9 +112,11 @@ export class Chat extends EventTarget {
   /** Load a page of older messages; false if there are none, or one is being loaded. */
   async loadOlder() {
     if (!this.nextBefore || this.older) return false;
-    this.older = messages(this.id, { before: this.nextBefore });
+    const before = this.nextBefore;
+    this.older = messages(this.id, { before });
     try {
       const page = await this.older;
+      if (this.nextBefore !== before) return false; // reset meanwhile: it fits nowhere
       this.nextBefore = page.next_before;
       this.conversation.load(page);
       return true;
@@ -141,20 +147,14 @@ export class Chat extends EventTarget {
     for (const message of kept) this.sent(message);
     const on = (type, listener) => client.addEventListener(type, ({ detail }) => this.isLeft || listener(detail));
     on("state", () => this.stateChanged());
-    on("ready", () => this.ready());
-    on("sent", (sent) => this.sent(sent));
     on("accepted", (frame) => this.settled(frame.request_id));
-    on("delayed", (delayed) => this.delayed(delayed));
-    on("refused", (refused) => this.refused(refused));
-    on("reset", (page) => this.reset(page));
     on("start", (frame) => this.started(frame));
-    on("queued", (frame) => this.queued(frame));
     on("token", (frame) => this.grown(frame));
     on("complete", (frame) => this.ended(frame));
+    for (const type of ["ready", "sent", "delayed", "refused", "reset", "queued"]) on(type, (detail) => this[type](detail));
     on("error", (frame) => (frame.turn ? this.ended(frame) : this.failed(frame)));
     client.connect();
     this.fire("state");
-    for (const send of this.early.splice(0)) send(client);
   }
 
   stateChanged() {
@@ -168,11 +168,13 @@ export class Chat extends EventTarget {
   }
 
   ready() {
-    if (this.id) return void this.fire("state");
-    this.id = this.client.sessionId;
-    this.keepOutbox();
-    this.fire("known");
-    this.fire("state");
+    if (!this.id) {
+      this.id = this.client.sessionId;
+      saveOutbox(NEW, []);
+      this.keepOutbox();
+      this.fire("known");
+    }
+    this.fire("opened");
   }
 
   sent(message) {
@@ -183,7 +185,7 @@ export class Chat extends EventTarget {
 
   /** So that a reload sends again what was not taken, and the gateway knows it for the same. */
   keepOutbox() {
-    queueMicrotask(() => this.id && this.client && saveOutbox(this.id, this.client.outbox));
+    queueMicrotask(() => this.client && !this.isLeft && saveOutbox(this.id ?? NEW, this.client.outbox));
   }
 
   delayed({ requestId, error }) {

@@ -26,6 +26,10 @@ export class Composer {
       this.submit();
     });
     stop.addEventListener("click", () => this.on.stop());
+    $(".skip").addEventListener("click", (event) => {
+      event.preventDefault(); // the address says which conversation is in view
+      this.focus();
+    });
     $("button", editing).addEventListener("click", () => this.stopEditing());
     onLanguage(() => this.draw());
     this.draw();
@@ -44,6 +48,7 @@ export class Composer {
 
   /** Give back what could not be sent, before what was typed since. */
   giveBack(text) {
+    if (!text) return;
     this.fill(box.value.trim() ? `${text}\n\n${box.value}` : text);
     this.on.draft(box.value);
   }

@@ -7,13 +7,13 @@ import { titleOf } from "./titles.js";
 
 const language = $("#language");
 
-/** Show which conversation is in view; null is a new one. */
-export function drawHead(id) {
+/** Show which conversation is in view, null for a new one, and whether it is still there. */
+export function drawHead(id, { isThere }) {
   const known = id && session(id);
   const title = known ? titleOf(known) : "";
   $("#title").textContent = title || t("newChat");
   document.title = title ? `${title} · midm` : "midm chat";
-  $("#search-open").hidden = $("#export").hidden = !id;
+  $("#search-open").hidden = $("#export").hidden = !id || !isThere;
 }
 
 export function startLanguage() {

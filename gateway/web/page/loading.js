@@ -38,11 +38,13 @@ export class Loading {
     this.retryAt = Date.now() + ms;
     this.to(navigator.onLine ? "waiting" : "offline");
     const ears = new AbortController();
+    let timer = 0;
     await new Promise((resolve) => {
       this.wake = resolve;
-      setTimeout(resolve, ms);
+      timer = setTimeout(resolve, ms);
       addEventListener("online", resolve, { signal: ears.signal });
     });
+    clearTimeout(timer);
     ears.abort();
     if (!this.isLeft) this.to("connecting");
   }

@@ -12,18 +12,16 @@ import { Finder } from "./finder.js";
 import { drawHead, startLanguage } from "./head.js";
 import { onLanguage, showLanguage, t } from "./i18n.js";
 import { startKeys } from "./keys.js";
-import { hush, refreshHealth, tell } from "./notices.js";
+import { hush, isModelAway, refreshHealth, tell } from "./notices.js";
 import { Older } from "./older.js";
 import { startScrolling, toEnd } from "./scroller.js";
 import { Sidebar } from "./sidebar.js";
-import { apiKey, draft, forgetSession, noteSession, onSessions, saveDraft, session } from "./store.js";
+import { apiKey, draft, forgetSession, NEW, onSessions, saveDraft, takeUnsent } from "./store.js";
 import { startTheme } from "./theme.js";
-import { idOf, linkTo, titleFrom } from "./titles.js";
+import { idOf, linkTo, nameSession } from "./titles.js";
 import { Transcript } from "./transcript.js";
 import { whatHappened, whatNext } from "./turn-state.js";
 import { hideGone, showGone, startWelcome } from "./welcome.js";
-
-const NEW = "new";
 
 let chat = null;
 
@@ -53,6 +51,7 @@ function show(next) {
   sidebar.show(chat?.id ?? null);
   connection.show(chat);
   composer.open(draft(chat?.id ?? NEW));
+  if (!chat) composer.giveBack(takeUnsent());
   composer.waitFor(null);
   composer.limit(Infinity);
   drawFrame();
@@ -66,6 +65,7 @@ function listen(one) {
   on("text", () => transcript.drawOpen());
   on("state", stateChanged);
   on("known", becameKnown);
+  on("opened", refreshHealth);
   on("queued", () => say(t("say.queued")));
   on("started", started);
   on("ended", ended);
@@ -86,17 +86,17 @@ async function route() {
 }
 
 function settleIn() {
-  noteSession(chat.id, { title: session(chat.id)?.title || firstWords() });
+  nameSession(chat.id, firstWords());
   toEnd();
   older.fillWindow();
 }
 
 function firstWords() {
-  return chat.nextBefore ? "" : titleFrom(chat.conversation.turns[0]?.user?.content ?? "");
+  return (!chat.nextBefore && chat.conversation.turns[0]?.user?.content) || "";
 }
 
 function drawFrame() {
-  drawHead(chat?.id ?? null);
+  drawHead(chat?.id ?? null, { isThere: chat?.waits !== "gone" });
   $("#welcome").hidden = chat !== null;
 }
 
@@ -111,11 +111,10 @@ function turnsChanged() {
 function stateChanged() {
   connection.show(chat);
   composer.limit(chat.client?.limits?.max_message_chars ?? Infinity);
-  if (chat.state === "open") refreshHealth();
 }
 
 function becameKnown() {
-  noteSession(chat.id, { title: titleFrom(chat.pending.first), at: Date.now() });
+  nameSession(chat.id, chat.pending.first, { at: Date.now() });
   saveDraft(chat.id, draft(NEW));
   saveDraft(NEW, null);
   history.replaceState(null, "", linkTo(chat.id));
@@ -124,19 +123,19 @@ function becameKnown() {
 }
 
 function started({ user_message: message }) {
-  const title = session(chat.id)?.title || titleFrom(message.content);
-  noteSession(chat.id, { title, at: Date.now() });
+  nameSession(chat.id, message.content, { at: Date.now() });
   hush();
   sayStarted();
 }
 
-function ended({ turn, finish_reason: reason }) {
+function ended({ turn, finish_reason: reason, code }) {
+  if (code || isModelAway()) refreshHealth();
   const prose = document.querySelector(`[data-turn="${turn}"] > .reply .prose`);
   if (prose) sayFinished(prose, { wasStopped: reason === "cancelled" });
 }
 
 function refused({ message, code }) {
-  if (message) composer.giveBack(message);
+  composer.giveBack(message);
   tell(`${whatHappened(code)} ${whatNext(code)}`);
 }
 
@@ -148,13 +147,14 @@ function gone() {
     newChat();
   });
   $("#older").hidden = true;
+  if (finder.isOpen) finder.close();
+  drawFrame();
   hush();
   toEnd();
 }
 
 async function askForKey(why) {
-  const text = chat?.takeBack() ?? "";
-  if (text) composer.giveBack(text);
+  composer.giveBack(chat?.takeBack() ?? "");
   if (!(await askKey(why))) return;
   const id = chat?.id;
   show(null);

@@ -33,6 +33,9 @@ export async function refreshHealth() {
   }
 }
 
+/** Whether the reader is told that there is no model. */
+export const isModelAway = () => bannerKey === "modelAway";
+
 function draw() {
   banner.hidden = !bannerKey || recall(`dismissed.${bannerKey}`, "sessionStorage") !== null;
   if (bannerKey) $("p", banner).textContent = t(bannerKey);

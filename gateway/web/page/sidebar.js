@@ -5,7 +5,7 @@ import { confirmed } from "./dialogs.js";
 import { $, clone, make } from "./dom.js";
 import { dayOf, onLanguage, t } from "./i18n.js";
 import { tell } from "./notices.js";
-import { apiKey, forgetSession, noteSession, onSessions, recall, remember, session, sessions } from "./store.js";
+import { addSessions, apiKey, forgetSession, noteSession, onSessions, recall, remember, sessions } from "./store.js";
 import { linkTo, titleOf } from "./titles.js";
 import { whatHappened } from "./turn-state.js";
 
@@ -24,7 +24,9 @@ export class Sidebar {
     $("#sidebar-close").addEventListener("click", () => this.toggle(false));
     $("#veil").addEventListener("click", () => this.toggle(false));
     $("#sidebar").addEventListener("keydown", (event) => {
-      if (event.key === "Escape" && this.isDrawer) this.toggle(false);
+      if (event.key !== "Escape" || !this.isDrawer) return;
+      event.preventDefault(); // it stops no reply
+      this.toggle(false);
     });
     phone.addEventListener("change", () => this.tell());
     this.tell();
@@ -72,15 +74,26 @@ export class Sidebar {
   async refresh() {
     if (!apiKey()) return;
     const answer = await listSessions().catch(() => ({ sessions: [] }));
-    for (const { session_id: id, last_accessed: used, metadata } of answer.sessions) {
-      if (session(id)) continue;
-      const title = typeof metadata?.title === "string" ? metadata.title : "";
-      noteSession(id, { title, at: Date.parse(used) });
-    }
+    const known = new Set(sessions().map(({ id }) => id));
+    addSessions(answer.sessions.filter(({ session_id: id }) => !known.has(id)).map(entryOf));
   }
 
   draw() {
-    if (list.contains(document.activeElement) && document.activeElement.tagName === "INPUT") return;
+    const focused = list.contains(document.activeElement) ? document.activeElement : null;
+    if (focused?.tagName === "INPUT") return;
+    const id = focused?.closest("li").dataset.id;
+    this.drawRows();
+    if (id) this.focus(id, focused.className);
+  }
+
+  /** Go back to what had the focus in a row; to the link, if that is not seen any more. */
+  focus(id, name) {
+    const row = [...list.querySelectorAll("li")].find((one) => one.dataset.id === id);
+    const wanted = row && [...row.querySelectorAll("a, button")].find((one) => one.className === name);
+    (wanted ?? $("#new-chat")).focus({ preventScroll: true });
+  }
+
+  drawRows() {
     const known = sessions();
     if (!known.length) return list.replaceChildren(make("p", { className: "none", textContent: t("noSessions") }));
     const days = Map.groupBy ? Map.groupBy(known, ({ at }) => dayOf(at)) : grouped(known);
@@ -94,6 +107,7 @@ export class Sidebar {
   row(entry) {
     const row = clone("session-row");
     const link = $("a", row);
+    row.dataset.id = entry.id;
     link.href = linkTo(entry.id);
     link.title = titleOf(entry);
     $(".name", row).textContent = titleOf(entry);
@@ -111,9 +125,11 @@ export class Sidebar {
     const input = $("input", row);
     const finish = (title) => {
       input.onblur = null;
+      const isLeft = document.activeElement !== input;
       input.blur();
-      if (title && title !== entry.title) noteSession(entry.id, { title, named: true });
+      if (title && title !== titleOf(entry)) noteSession(entry.id, { title });
       else this.draw();
+      if (!isLeft) this.focus(entry.id, $("a", row).className);
     };
     for (const other of row.children) other.hidden = other !== input;
     input.setAttribute("aria-label", t("rename"));
@@ -136,12 +152,17 @@ export class Sidebar {
     try {
       await deleteSession(entry.id);
     } catch (error) {
+      this.deleting = null;
       // One that is gone already is as deleted as it can be.
       if (error.status !== 404) return void tell(whatHappened(error.code ?? "upstream_unavailable"));
     }
     this.on.deleted(entry.id);
     forgetSession(entry.id);
   }
+}
+
+function entryOf({ session_id: id, last_accessed: used, metadata }) {
+  return { id, title: typeof metadata?.title === "string" ? metadata.title : "", at: Date.parse(used) };
 }
 
 function grouped(entries) {

@@ -3,8 +3,16 @@
 const PREFIX = "midm.";
 const MAX_SESSIONS = 300;
 
-/** Read a value; null if there is none, or if storage is forbidden. */
+/** The id, for drafts and outboxes, of a session that begins with its first message. */
+export const NEW = "new";
+
+// What storage does not take, because it is full or forbidden: kept until the page is left.
+const unstored = new Map();
+
+/** Read a value; null if there is none. */
 export function recall(name, place = "localStorage") {
+  const kept = unstored.get(`${place}.${name}`);
+  if (kept !== undefined) return kept;
   try {
     return window[place].getItem(PREFIX + name);
   } catch {
@@ -12,26 +20,34 @@ export function recall(name, place = "localStorage") {
   }
 }
 
-/** Keep a value, or forget it if it is null or empty; a full or forbidden storage keeps nothing. */
+/** Keep a value, or forget it if it is null or empty. */
 export function remember(name, value, place = "localStorage") {
+  unstored.delete(`${place}.${name}`);
   try {
     if (value) window[place].setItem(PREFIX + name, value);
     else window[place].removeItem(PREFIX + name);
   } catch {
-    // The page works without a memory.
+    unstored.set(`${place}.${name}`, value || null);
   }
 }
 
-// The list: [{id, title, named, at}], the newest first. Each change reads it anew, because other
-// tabs write it too.
-
-export function sessions() {
+/** A list of what fits; one that is damaged is empty. */
+function recallList(name, fits, place) {
   try {
-    const list = JSON.parse(recall("sessions") ?? "[]");
-    return Array.isArray(list) ? list.filter((entry) => typeof entry?.id === "string") : [];
+    const list = JSON.parse(recall(name, place) ?? "[]");
+    return Array.isArray(list) ? list.filter((one) => one !== null && fits(one)) : [];
   } catch {
     return [];
   }
+}
+
+// The list: [{id, title, at}], the newest first. Each change reads it anew, because other tabs
+// write it too.
+
+export function sessions() {
+  return recallList("sessions", ({ id, title, at }) => (
+    typeof id === "string" && typeof title === "string" && Number.isFinite(at)
+  ));
 }
 
 export function session(id) {
@@ -40,10 +56,16 @@ export function session(id) {
 
 /** Add or change one; it moves to the top when `at` is given. */
 export function noteSession(id, changes) {
-  const list = sessions();
-  const known = list.find((entry) => entry.id === id) ?? { id, title: "", named: false, at: Date.now() };
-  const others = list.filter((entry) => entry.id !== id);
-  const all = [{ ...known, ...changes }, ...others].sort((one, other) => other.at - one.at);
+  const known = session(id) ?? { id, title: "", at: Date.now() };
+  addSessions([{ ...known, ...changes }]);
+}
+
+/** Add some, in place of those with the same id. */
+export function addSessions(entries) {
+  if (entries.length === 0) return;
+  const ids = new Set(entries.map(({ id }) => id));
+  const others = sessions().filter(({ id }) => !ids.has(id));
+  const all = [...entries, ...others].sort((one, other) => other.at - one.at);
   for (const { id: old } of all.slice(MAX_SESSIONS)) forgetDraft(old);
   remember("sessions", JSON.stringify(all.slice(0, MAX_SESSIONS)));
   changed();
@@ -81,15 +103,21 @@ export const draft = (id) => recall(`draft.${id}`) ?? "";
 export const saveDraft = (id, text) => remember(`draft.${id}`, text);
 
 export function outbox(id) {
-  try {
-    return JSON.parse(recall(`outbox.${id}`, "sessionStorage") ?? "[]");
-  } catch {
-    return [];
-  }
+  const isText = (message) => message === null || typeof message === "string";
+  return recallList(
+    `outbox.${id}`, ({ requestId, message }) => typeof requestId === "string" && isText(message), "sessionStorage",
+  );
 }
 
 export function saveOutbox(id, list) {
   remember(`outbox.${id}`, list.length ? JSON.stringify(list) : null, "sessionStorage");
+}
+
+/** What was sent in this tab before there was a session to send it to, given back once. */
+export function takeUnsent() {
+  const unsent = outbox(NEW).map(({ message }) => message).join("\n\n");
+  saveOutbox(NEW, []);
+  return unsent;
 }
 
 // The API key: of this tab unless it is to stay.

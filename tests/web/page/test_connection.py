@@ -121,11 +121,53 @@ async def test_what_is_sent_before_the_history_has_come_is_sent_after_it(
     await exchange(reader, model, "one", "reply")
     await reader.page.context.route("**/api/sessions/*/messages*", lambda route: route.abort())
     await reader.reload()  # the history does not come, so there is no connection yet
-    await reader.page.context.unroute("**/api/sessions/*/messages*")
     await reader.ask("two")
+    await expect(reader.page.locator(".turn.pending .said")).to_have_text("two")
+    await reader.reload()
+    await reader.page.context.unroute("**/api/sessions/*/messages*")
     await answer(model, "reply to two")
     await reader.sees("reply to two")
     await expect(reader.turns).to_have_count(2)
+
+
+async def test_a_history_that_does_not_come_is_asked_for_again(
+    served: Gateway, model: ScriptedModel, visit: Visit
+) -> None:
+    reader = await visit(served, expected=AWAY)
+    await exchange(reader, model, "one", "reply")
+    await reader.page.clock.install()
+    # It is read, and never answered: as by a gateway that is stopped, not gone.
+    await reader.page.route("**/messages?*", lambda route: None)
+    async with reader.page.expect_request("**/messages?*"):
+        await reader.reload()
+    await reader.page.clock.run_for(15_000)
+    await expect(reader.page.locator("#connection")).to_contain_text("Reconnecting in")
+    await reader.page.unroute("**/messages?*")
+    await reader.page.clock.run_for(1_000)
+    await reader.sees("reply")
+
+
+@pytest.mark.parametrize("leave", ["reload", "new chat"])
+async def test_a_first_message_that_found_no_gateway_comes_back_into_the_box(
+    served: Gateway, model: ScriptedModel, visit: Visit, leave: str
+) -> None:
+    reader = await visit(served, expected=AWAY)
+    await reader.page.route("**/api/sessions", lambda route: route.abort())
+    await reader.ask("a long and precious question")
+    await expect(reader.page.locator(".turn.pending")).to_have_count(1)
+    await reader.box.fill("and more")
+    if leave == "reload":
+        await reader.reload()
+    else:
+        await reader.page.keyboard.press("Control+k")
+    await expect(reader.box).to_have_value("a long and precious question\n\nand more")
+    await reader.page.unroute("**/api/sessions")
+    await reader.reload()
+    await expect(reader.box).to_have_value("a long and precious question\n\nand more")
+    await reader.box.press("Enter")
+    await answer(model, "reply")
+    await reader.sees("reply")
+    await expect(reader.turns).to_have_count(1)
 
 
 async def test_a_conversation_that_was_deleted_elsewhere_is_explained(
@@ -136,7 +178,8 @@ async def test_a_conversation_that_was_deleted_elsewhere_is_explained(
     session_id = (await reader.page.evaluate("location.hash")).removeprefix("#/")
     await served.http.delete(f"/api/sessions/{session_id}")
     await expect(reader.page.locator("#gone")).to_contain_text("no longer there")
-    await expect(reader.page.locator("#composer")).to_be_hidden()
+    for name in ("composer", "search-open", "export"):
+        await expect(reader.page.locator(f"#{name}")).to_be_hidden()
     await reader.reload()  # nor can it be loaded
     await expect(reader.page.locator("#gone")).to_contain_text("no longer there")
     await reader.page.get_by_role("button", name="Take it off the list").click()

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from protocol.errors import CloseCode, ErrorCode
 from tests.gateway.harness import Gateway, call_of, on_sockets, settings_for
@@ -109,3 +109,75 @@ async def test_who_sends_too_fast_is_told_and_the_message_is_sent_all_the_same(
         await second.is_done()
         for tab in (first, second):
             await tab.page.close()
+
+
+async def test_a_model_that_is_away_is_named_until_it_is_back(
+    served: Gateway, model: ScriptedModel, visit: Visit
+) -> None:
+    reader = await visit(served)
+    away = True
+
+    async def health(route: Route) -> None:
+        said = await (await route.fetch()).json()
+        await route.fulfill(json={**said, "llm_server_available": not away})
+
+    await reader.page.route("**/api/health", health)
+    banner = reader.page.locator("#banner")
+    await reader.ask("question")
+    call = await call_of(model)
+    await call.error("broken")
+    await expect(banner).to_contain_text("model server")
+    await reader.is_done()
+    away = False
+    await exchange(reader, model, "again", "reply")
+    await expect(banner).to_be_hidden()
+
+
+DAMAGED = {
+    "language": "constructor",
+    "theme": "{",
+    "sessions": '[null, 1, {"id": "x"}, {"id": "y", "title": {}, "at": "z"}]',
+    "outbox.SESSION": '[null, 5, {"requestId": 1}, {"requestId": "r", "message": {}}]',
+}
+
+
+async def test_a_damaged_memory_is_forgotten(
+    served: Gateway, model: ScriptedModel, visit: Visit
+) -> None:
+    reader = await visit(served)
+    session_id = await served.new_session()
+    await reader.page.evaluate(
+        """([damaged, id]) => Object.entries(damaged).forEach(([name, value]) => {
+          for (const place of [localStorage, sessionStorage])
+            place.setItem(`midm.${name.replace("SESSION", id)}`, value);
+        })""",
+        [DAMAGED, session_id],
+    )
+    await reader.reload()
+    await reader.arrive(f"#/{session_id}")
+    await exchange(reader, model, "question", "reply")
+    await expect(reader.page.locator("#sessions li")).to_have_count(1)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "Storage.prototype.setItem = () => { throw new DOMException('', 'QuotaExceededError'); }",
+        "for (const place of ['localStorage', 'sessionStorage'])"
+        " Object.defineProperty(window, place, { get() { throw new DOMException('no'); } })",
+    ],
+    ids=["full", "forbidden"],
+)
+async def test_without_storage_the_page_remembers_until_it_is_left(
+    served: Gateway, model: ScriptedModel, visit: Visit, broken: str
+) -> None:
+    reader = await visit(served)
+    await reader.page.add_init_script(broken)
+    await reader.reload()
+    await exchange(reader, model, "question", "reply")
+    await expect(reader.page.locator("#sessions li")).to_have_text(["question"])
+    await reader.box.fill("a draft")
+    await reader.page.keyboard.press("Control+k")
+    await expect(reader.box).to_have_value("")
+    await reader.page.locator("#sessions a").click()
+    await expect(reader.box).to_have_value("a draft")

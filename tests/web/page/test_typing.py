@@ -220,3 +220,53 @@ async def test_a_message_that_is_too_long_is_counted_and_not_sent(
     await expect(reader.page.locator("#send")).to_be_disabled()
     await reader.box.press("Enter")
     await expect(reader.turns).to_have_count(1)
+
+
+async def test_the_skip_link_leads_to_the_box_and_not_to_another_conversation(
+    served: Gateway, visit: Visit, model: ScriptedModel
+) -> None:
+    reader = await visit(served)
+    await exchange(reader, model, "question", "reply")
+    await reader.page.evaluate("document.activeElement.blur(), scroller.focus()")
+    await reader.page.locator(".skip").focus()
+    await reader.page.keyboard.press("Enter")
+    await expect(reader.box).to_be_focused()
+    await reader.sees("reply")
+    await reader.page.evaluate("location.hash = 'box'")  # no address of a conversation
+    await expect(reader.page.locator("#welcome")).to_be_visible()
+
+
+async def test_escape_closes_the_drawer_and_stops_no_reply(
+    served: Gateway, visit: Visit, model: ScriptedModel
+) -> None:
+    reader = await visit(served, viewport={"width": 390, "height": 780})
+    await reader.ask("question")
+    call = await call_of(model)
+    await call.say("one, ")
+    await reader.sees("one,")
+    await reader.page.locator("#sidebar-open").click()
+    await reader.page.keyboard.press("Escape")
+    await expect(reader.page.locator("#sidebar")).to_be_hidden()
+    await call.say("two")
+    await call.complete()
+    await reader.sees("one, two")
+    await reader.is_done()
+    await expect(reader.last.locator(".state")).to_be_hidden()
+
+
+async def test_the_list_keeps_the_focus_of_who_uses_it_by_keyboard(
+    served: Gateway, visit: Visit, model: ScriptedModel
+) -> None:
+    reader = await visit(served)
+    await exchange(reader, model, "older", "reply")
+    await reader.page.keyboard.press("Control+k")
+    await exchange(reader, model, "newer", "reply")
+    rows = reader.page.locator("#sessions li")
+    await rows.last.locator("a").press("Enter")
+    await expect(rows.last).to_have_class("current")
+    await expect(rows.last.locator("a")).to_be_focused()
+    await rows.last.locator(".rename").press("Enter")
+    await reader.page.keyboard.type("renamed")
+    await reader.page.keyboard.press("Enter")
+    await expect(rows.last.locator("a")).to_be_focused()
+    await expect(rows.last).to_have_text("renamed")
