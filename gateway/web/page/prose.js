@@ -46,7 +46,7 @@ export class Prose {
       // What may refer to a link that is known only now is drawn again, though it reads the same.
       const mayRefer = hasLinks && block.raw.includes("[");
       if (before?.raw === block.raw && before.isOpen === isOpen && !mayRefer) return;
-      const node = make("div", { className: "block" }, decorated(nodes(html)));
+      const node = make("div", { className: "block", dir: "auto" }, decorated(nodes(html)));
       if (before) before.node.replaceWith(node);
       else this.element.append(node);
       this.drawn[offset + place] = { raw: block.raw, isOpen, node };
@@ -74,7 +74,7 @@ function decorated(fragment) {
     frame.append(table);
   }
   for (const pre of fragment.querySelectorAll("pre")) {
-    const figure = make("figure", { className: "code" });
+    const figure = make("figure", { className: "code", dir: "ltr" });
     pre.replaceWith(figure);
     pre.tabIndex = 0; // so that the keyboard can scroll it
     figure.append(caption(pre), pre);

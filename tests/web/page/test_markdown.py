@@ -3,7 +3,9 @@
 import pytest
 
 from tests.gateway.harness import Gateway
+from tests.llm.scripted import ScriptedModel
 from tests.web.page.conftest import Visit
+from tests.web.page.test_chat import answer
 
 # Shows texts in turn, as they grow, and tells the HTML after each; the last text is the whole one.
 SHOW = """async (texts, load) => {
@@ -81,7 +83,7 @@ async def test_code_that_is_being_written_looks_like_code(served: Gateway, visit
     pieces = ["Look:\n\n```", "Look:\n\n```py", "Look:\n\n```python\nprint(1", "done"]
     first, second, third, _ = await reader.module(SHOW, pieces)
     for html in (first, second, third):
-        assert '<figure class="code">' in html
+        assert '<figure class="code" dir="ltr">' in html
         assert "```" not in html
     assert '<span class="hljs-built_in">print</span>(' in third
 
@@ -156,3 +158,15 @@ async def test_what_is_nested_too_deeply_is_read_as_text(
         sign * 6000 + "deep",
     )
     assert "deep" in shown
+
+
+async def test_what_is_written_from_right_to_left_is_read_so(
+    served: Gateway, model: ScriptedModel, visit: Visit
+) -> None:
+    reader = await visit(served)
+    await reader.ask("مرحبا")
+    await answer(model, "한국어\n\n- مرحبا\n\n```py\n# مرحبا\n```")
+    await reader.is_done()
+    direction = "all => all.map((one) => getComputedStyle(one).direction)"
+    parts = reader.page.locator(".said, .block p, .block ul, .block pre")
+    assert await parts.evaluate_all(direction) == ["rtl", "ltr", "rtl", "ltr"]

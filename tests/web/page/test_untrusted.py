@@ -77,7 +77,9 @@ LOOK = """(place) => {
     for (const { name, value } of element.attributes) {
       const isIcon = element.tagName === "use" && value[0] === "#";
       const isLink = /^(https?:|mailto:)/.test(value) || isIcon;
-      if (!attributes.has(name) || (name === "href" && !isLink)) odd.push(`${name}=${value}`);
+      const isOurs = name === "dir" && ["block", "code"].includes(element.className);
+      const isKnown = attributes.has(name) || isOurs;
+      if (!isKnown || (name === "href" && !isLink)) odd.push(`${name}=${value}`);
       if (name === "class" && /turn|skip|sr\\b|icon/.test(value)) odd.push(`class=${value}`);
     }
     const isSafe = element.rel === "noopener noreferrer" && element.target === "_blank";
