@@ -14,6 +14,7 @@
 import { Credentials } from "./credentials.js";
 import { newEntry } from "./outbox.js";
 import { Patience } from "./patience.js";
+import { Pulse } from "./pulse.js";
 import { ownGateway, Rest } from "./rest.js";
 import { Sending } from "./sending.js";
 import { isOffline, listen, Timers } from "./surroundings.js";
@@ -26,7 +27,7 @@ export { backoffMs } from "./patience.js";
 export { CloseCode, TIMING } from "./wire.js";
 
 const NEW_SESSION_CURSOR = "0.0.end";
-const PER_CONNECTION = ["connect", "retry", "silence", "probe", "leave", "renew"];
+const PER_CONNECTION = ["connect", "retry", "leave", "renew"];
 
 /**
  * @typedef {import("./midm-chat.d.ts").ClientOptions} ClientOptions
@@ -60,7 +61,7 @@ export class ChatClient extends EventTarget {
   #dial = null; // an AbortController: aborted as soon as another try replaces this one
   #timers = new Timers();
   #patience;
-  #heardAt = 0;
+  #pulse;
   #complaint = null;
   #openTurn = null;
   #cancelled = null; // { turn } that is to be cancelled, until it is over
@@ -80,6 +81,11 @@ export class ChatClient extends EventTarget {
     this.#rest = new Rest({ base, fetch, credentials, callMs: this.#timing.callMs });
     this.#options = { metadata: metadata ?? {}, pageSize, WebSocket };
     this.#patience = new Patience(this.#timing, random);
+    this.#pulse = new Pulse({
+      probeMs: this.#timing.probeMs,
+      ask: () => this.#say({ type: "ping" }),
+      lost: () => this.#lose({ reason: "silence" }),
+    });
     this.#sending = new Sending(this.#forSending(), outbox);
   }
 
@@ -244,14 +250,14 @@ export class ChatClient extends EventTarget {
     this.#dial?.abort();
     this.retryAt = null;
     this.#timers.clear(...PER_CONNECTION);
+    this.#pulse.stop();
     socket?.close(CloseCode.NORMAL);
   }
 
   // What the gateway says
 
   #hear(frame) {
-    this.#heardAt = Date.now();
-    this.#timers.clear("probe");
+    this.#pulse.heard();
     if (frame.id) {
       this.cursor = frame.id;
       this.#patience.rest();
@@ -302,7 +308,7 @@ export class ChatClient extends EventTarget {
     this.#complaint = null;
     this.#openTurn = frame.turn?.turn ?? null;
     this.#patience.opened(Date.now());
-    this.#watch(2000 * frame.heartbeat_s + this.#timing.silenceMs);
+    this.#pulse.watch(2000 * frame.heartbeat_s + this.#timing.silenceMs);
     this.#planRenewal();
     const previous = this.state;
     this.state = "open";
@@ -322,18 +328,6 @@ export class ChatClient extends EventTarget {
     // What is over by now needs no cancel; what was only just sent is open when this arrives.
     const turn = pending.turn ?? this.#openTurn;
     if (turn === this.#openTurn && (turn !== null || entries.length > 0)) this.cancel(turn);
-  }
-
-  #watch(limitMs) {
-    const leftMs = this.#heardAt + limitMs - Date.now();
-    if (leftMs <= 0) this.#lose({ reason: "silence" });
-    else this.#timers.set("silence", leftMs, () => this.#watch(limitMs));
-  }
-
-  /** Ask whether the gateway is still there; the answer has to come soon. */
-  #probe() {
-    this.#say({ type: "ping" });
-    this.#timers.set("probe", this.#timing.probeMs, () => this.#lose({ reason: "silence" }));
   }
 
   #planRenewal() {
@@ -371,12 +365,12 @@ export class ChatClient extends EventTarget {
   /** Something has changed for the better: try at once, or see whether there still is a line. */
   #wake() {
     if (this.state === "waiting" || this.state === "offline") this.#begin();
-    else if (this.state === "open") this.#probe();
+    else if (this.state === "open") this.#pulse.probe();
   }
 
   #doubt() {
     if (this.state === "waiting") this.#wait(null);
-    else if (this.state === "open") this.#probe();
+    else if (this.state === "open") this.#pulse.probe();
   }
 
   #say(frame) {
