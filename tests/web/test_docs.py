@@ -205,6 +205,10 @@ async def test_it_speaks_korean_and_goes_dark_for_who_does(
     await docs.click("#theme")
     await docs.reload()
     await expect(docs.locator("html")).to_have_attribute("data-theme", "light")
+    await expect(docs.locator("[data-word=title]")).to_have_text("읽고 바로 써 보는 계약")
+    await docs.goto(docs.url.removesuffix("docs"))  # the chat page has been told, too
+    await expect(docs.locator("#new-chat")).to_have_text("새 대화")
+    await expect(docs.locator("html")).to_have_attribute("data-theme", "light")
 
 
 async def test_it_fits_a_phone(docs: Page) -> None:

@@ -1,5 +1,7 @@
 // What the page says, in English and Korean. English is in the page itself.
 
+import { chosenLanguage, keepLanguage } from "../page/choices.js";
+
 const KOREAN = {
   skip: "콘솔로 건너뛰기",
   console: "콘솔",
@@ -77,7 +79,7 @@ const ENGLISH = {
   open: "open",
 };
 
-let korean = navigator.language.toLowerCase().startsWith("ko");
+let korean = chosenLanguage() === "ko";
 
 /** Say a word in the language of the page. */
 export const word = (name) => (korean && KOREAN[name]) || ENGLISH[name] || name;
@@ -105,8 +107,9 @@ export function speak(root = document) {
 /** Change the language. */
 export function toggleLanguage() {
   korean = !korean;
+  keepLanguage(korean ? "ko" : "en");
   speak();
-  return korean ? "English" : "한국어";
+  return otherLanguage();
 }
 
 /** The name of the other language. */

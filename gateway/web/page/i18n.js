@@ -1,18 +1,13 @@
 // What is said to the reader, in Korean or English.
 
+import { chosenLanguage, keepLanguage } from "./choices.js";
 import en from "./strings-en.js";
 import ko from "./strings-ko.js";
-import { recall, remember } from "./store.js";
 
 const TABLES = { en, ko };
 const listeners = [];
 
-let language = Object.hasOwn(TABLES, recall("language") ?? "") ? recall("language") : preferred();
-
-function preferred() {
-  const known = navigator.languages.map((tag) => tag.slice(0, 2)).find((tag) => Object.hasOwn(TABLES, tag));
-  return known ?? "en";
-}
+let language = chosenLanguage();
 
 export function currentLanguage() {
   return language;
@@ -35,7 +30,7 @@ export function onLanguage(listener) {
 
 export function setLanguage(wanted) {
   language = wanted;
-  remember("language", wanted);
+  keepLanguage(wanted);
   showLanguage();
   for (const listener of listeners) listener();
 }
