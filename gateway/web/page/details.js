@@ -1,6 +1,6 @@
 // The figures of a reply, for who wants them.
 
-import { duration, moment, number, t } from "./i18n.js";
+import { duration, hasString, moment, number, t } from "./i18n.js";
 
 /** Pairs of a name and a value; what is not known is left out. */
 export function detailsOf({ turn, attempt, status, reply }, cursor) {
@@ -16,7 +16,7 @@ export function detailsOf({ turn, attempt, status, reply }, cursor) {
     ["speed", pieces > 1 && writing > 0 && number(Math.round((pieces * 10_000) / writing) / 10)],
     ["usage", tokenUsage?.total_tokens && usage(tokenUsage)],
     ["characters", number([...content].length)],
-    ["reason", finishReason ?? status],
+    ["reason", reasonOf(finishReason ?? status)],
     ["turn", number(turn)],
     ["attempt", attempt > 1 && number(attempt)],
     ["cursor", cursor],
@@ -24,6 +24,8 @@ export function detailsOf({ turn, attempt, status, reply }, cursor) {
   ];
   return pairs.filter(([, value]) => value).map(([name, value]) => [t(`detail.${name}`), value]);
 }
+
+const reasonOf = (reason) => (hasString(`reason.${reason}`) ? t(`reason.${reason}`) : reason);
 
 function usage({ prompt_tokens: prompt, completion_tokens: completion, total_tokens: total }) {
   return `${number(prompt ?? 0)} + ${number(completion ?? 0)} = ${number(total)}`;

@@ -232,7 +232,7 @@ onLanguage(drawLanguage);
 startKeys({
   newChat,
   sidebar: () => sidebar.toggle(),
-  search: () => Boolean(chat?.id) && finder.open(chat.id),
+  search: () => !$("#search-open").hidden && finder.open(chat.id),
   stop: () => chat?.waits === "writing" && chat.stop(),
   box: () => composer.focus(),
   help: () => void showHelp(),

@@ -197,7 +197,7 @@ async def test_the_figures_of_a_reply_are_there_for_who_wants_them(
     await exchange(reader, model, "a number", "seven")
     await reader.button("details").click()
     details = reader.page.locator("#details-dialog")
-    for text in ("First words after", "Whole reply", "Characters5", "Ended bystop", "1.1.end"):
+    for text in ("First words after", "Whole reply", "Characters5", "Ended byItself", "1.1.end"):
         await expect(details).to_contain_text(text)
     await reader.page.keyboard.press("Escape")
     await expect(details).to_be_hidden()

@@ -180,6 +180,8 @@ async def test_a_conversation_that_was_deleted_elsewhere_is_explained(
     await expect(reader.page.locator("#gone")).to_contain_text("no longer there")
     for name in ("composer", "search-open", "export"):
         await expect(reader.page.locator(f"#{name}")).to_be_hidden()
+    await reader.page.keyboard.press("Control+Shift+f")
+    await expect(reader.page.locator("#finder")).to_be_hidden()
     await reader.reload()  # nor can it be loaded
     await expect(reader.page.locator("#gone")).to_contain_text("no longer there")
     await reader.page.get_by_role("button", name="Take it off the list").click()

@@ -1,11 +1,13 @@
 """Whatever goes wrong is said in the reader's language, with what to do next."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from playwright.async_api import Route, expect
 
 from protocol.errors import CloseCode, ErrorCode
+from protocol.server_frames import FinishReason
 from tests.gateway.harness import Gateway, call_of, on_sockets, settings_for
 from tests.llm.scripted import ScriptedModel
 from tests.web.page.conftest import Visit
@@ -25,6 +27,7 @@ async def test_every_error_has_a_sentence_in_both_languages(served: Gateway, vis
         for code in ErrorCode:
             assert len(table[f"error.{code}"]) > 10
             assert len(table[f"next.{code}"]) > 5
+        assert {f"reason.{reason}" for reason in get_args(FinishReason)} <= table.keys()
         for close in CloseCode:
             assert close < 4500 or len(table[f"close.{close.value}"]) > 10
     # Nothing was left untranslated, and both fill in the same values.
