@@ -121,7 +121,7 @@ export class Chat extends EventTarget {
       this.conversation.load(page);
       return true;
     } catch {
-      return false; // the reader scrolls again
+      return false; // it is asked for again
     } finally {
       this.older = null;
     }

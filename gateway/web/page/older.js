@@ -1,8 +1,9 @@
 // Messages above what is loaded: for who scrolls up, and for who looks for one of them.
 
 import { $ } from "./dom.js";
-import { isShort, keepPlace, lookAt } from "./scroller.js";
+import { isAtTop, isShort, keepPlace, lookAt } from "./scroller.js";
 
+const AGAIN_MS = 3000; // after a page that did not come, while the reader waits for it
 const waiting = $("#older");
 
 export class Older {
@@ -10,15 +11,27 @@ export class Older {
   constructor(current, transcript) {
     this.current = current;
     this.transcript = transcript;
+    this.loading = null; // {chat, page}
+    this.timer = 0;
   }
 
   /** Load one page; false if there is none, or another conversation came into view. */
-  async load() {
+  load() {
     const chat = this.current();
-    if (!chat?.nextBefore || chat.older) return false;
+    if (!chat?.nextBefore) return Promise.resolve(false);
+    // Whoever asks meanwhile waits for the same page.
+    if (this.loading?.chat !== chat) this.loading = { chat, page: this.page(chat) };
+    return this.loading.page;
+  }
+
+  async page(chat) {
     waiting.hidden = false;
     const isMore = await chat.loadOlder();
+    if (this.loading?.chat === chat) this.loading = null;
     if (chat !== this.current()) return false;
+    // Who is at the top cannot scroll up once more.
+    clearTimeout(this.timer);
+    if (!isMore) this.timer = setTimeout(() => isAtTop() && this.load(), AGAIN_MS);
     keepPlace(() => {
       waiting.hidden = true;
       this.transcript.draw();

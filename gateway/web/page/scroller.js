@@ -33,7 +33,7 @@ function noticeReader() {
   if (fromEnd() < NEAR && place.scrollTop >= lastTop) follows = true;
   lastTop = place.scrollTop;
   showButton();
-  if (place.scrollTop < 400) onTop();
+  if (isAtTop()) onTop();
 }
 
 function showButton() {
@@ -68,6 +68,11 @@ export function keepPlace(change) {
   place.scrollTop = place.scrollHeight - before;
   lastTop = place.scrollTop;
   return undefined;
+}
+
+/** Whether the reader is near the beginning of what is loaded. */
+export function isAtTop() {
+  return place.scrollTop < 400;
 }
 
 /** Whether what is loaded does not fill the window, so that nobody can scroll up. */

@@ -78,6 +78,42 @@ async def test_a_search_leads_to_a_message_that_was_not_loaded(
     await expect(reader.page.locator("#finder")).to_be_hidden()
 
 
+async def test_older_messages_that_do_not_come_are_asked_for_again(
+    served: Gateway, model: ScriptedModel, visit: Visit
+) -> None:
+    session_id = await long_conversation(served, model, 40)
+    reader = await visit(served, expected=("net::ERR",))
+    await reader.page.clock.install()
+    await open_session(reader, session_id)
+    await expect(reader.turns).to_have_count(30)
+    await reader.page.route("**/messages?before=*", lambda route: route.abort(), times=1)
+    async with reader.page.expect_event("requestfailed"):
+        await reader.page.evaluate("scroller.scrollTop = 0")
+    await reader.until("document.querySelector('#older').hidden")
+    await reader.page.clock.run_for(3_000)
+    await expect(reader.turns).to_have_count(40)
+
+
+async def test_a_hit_that_is_being_loaded_already_is_shown(
+    served: Gateway, model: ScriptedModel, visit: Visit
+) -> None:
+    session_id = await long_conversation(served, model, 40)
+    reader = await visit(served)
+    await open_session(reader, session_id)
+    await expect(reader.turns).to_have_count(30)
+    held: list[Route] = []
+    await reader.page.route("**/messages?before=*", lambda route: held.append(route))
+    async with reader.page.expect_request("**/messages?before=*"):
+        await reader.page.evaluate("scroller.scrollTop = 0")
+    await reader.page.locator("#search-open").click()
+    await reader.page.locator("#finder-input").fill("question 3.")
+    hits = reader.page.locator("#finder li button")
+    await expect(hits).to_have_count(4)  # "3." is the end of 13, 23 and 33, too
+    await hits.last.click()
+    await held[0].continue_()
+    await expect(reader.page.locator("[data-turn='3']")).to_be_in_viewport()
+
+
 async def test_messages_that_belong_to_no_turn_are_shown_and_found(
     served: Gateway, model: ScriptedModel, visit: Visit
 ) -> None:
