@@ -124,11 +124,11 @@ def _present(house: House) -> Iterator[Metric]:
     yield _gauge("build_info", "Which release this is.", version, "version", "python")
     yield _gauge(
         "ready",
-        "Whether what new work needs is there, by what: 1 or 0.",
+        "Whether new work finds what it needs, by what; accepting is 0 while it drains: 1 or 0.",
         {
             ("broker",): house.broker.ready and house.admission.ready,
             ("database",): not house.database.in_trouble,
-            ("draining",): not house.turns.draining,
+            ("accepting",): not house.turns.draining,
         },
         "part",
     )

@@ -15,11 +15,15 @@ from tests.conformance.running import Scenario, run, scenarios
 
 
 def main() -> int:
-    """Run what fits the server; 0 if all of it holds, 1 if not, 2 if nothing was run."""
+    """Run what fits the server; 0 if all of it holds, 1 if not, 2 if nothing could be run."""
     options = _parser().parse_args()
     variables: Variables = {}
     if options.key and options.other_key:
         variables = {"key": options.key, "other_key": options.other_key}
+    url = options.url.rstrip("/")
+    if silence := _silence(url):
+        print(f"{url} does not answer: {silence}", file=sys.stderr)
+        return 2
     failed = done = 0
     for scenario in scenarios():
         if not all(part in str(scenario) for part in options.part):
@@ -29,13 +33,22 @@ def main() -> int:
             print(f"left out  {scenario}: needs {missing}")
             continue
         done += 1
-        says = asyncio.run(_tried(scenario, options.url.rstrip("/"), variables))
+        says = asyncio.run(_tried(scenario, url, variables))
         failed += says is not None
         print(f"{'holds   ' if says is None else 'BROKEN  '}  {scenario}")
         if says is not None:
             print(f"          {says}")
     print(f"{done - failed} of {done} hold")
     return 2 if not done else int(failed > 0)
+
+
+def _silence(url: str) -> str | None:
+    """Say why nobody answers there; None if somebody does, whatever it is."""
+    try:
+        httpx.get(url, timeout=5, trust_env=False)
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        return str(error) or type(error).__name__
+    return None
 
 
 async def _tried(scenario: Scenario, url: str, variables: Variables) -> str | None:

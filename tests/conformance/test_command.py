@@ -39,3 +39,8 @@ async def test_it_says_what_is_broken(tmp_path: Path) -> None:
     assert "BROKEN    chatting: turns are numbered one after the other" in said
     assert "message_too_long" in said
     assert said.endswith("0 of 1 hold\n")
+
+
+async def test_where_nobody_answers_it_says_so_once() -> None:
+    code, said = await run("http://127.0.0.1:9")
+    assert (code, said) == (2, "")

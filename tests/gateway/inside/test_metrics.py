@@ -203,7 +203,7 @@ async def test_a_model_server_that_is_well_is_seen(gateway: Gateway) -> None:
     told = await scrape(gateway)
     assert told.value("upstream_up") == 1
     assert told.value("upstream_circuit_open") == 0
-    assert told.by("ready", "part") == {"broker": 1, "database": 1, "draining": 1}
+    assert told.by("ready", "part") == {"broker": 1, "database": 1, "accepting": 1}
 
 
 async def test_a_turn_of_a_session_that_is_deleted_counts_as_that(
