@@ -184,7 +184,7 @@ async def test_a_fault_of_the_model_server_ends_the_turn_and_nothing_else(
 async def test_a_model_server_that_nobody_reaches_is_found_again(
     tmp_path: Path, door: Callable[[], Door], code: str
 ) -> None:
-    row = both("nobody there", code, f.well, limits={"llm_connect_timeout_s": SOON_S})
+    row = both("nobody there", code, f.well, limits={"llm_connect_timeout_s": 1.0})
     async with AsyncExitStack() as stack:
         with door() as port:
             url = f"http://127.0.0.1:{port}"
