@@ -1,6 +1,7 @@
 """A reply as it is heard, whatever the wire: bytes in, text said, and how it ended. Pure."""
 
 import json
+from abc import ABC, abstractmethod
 from typing import Any, NoReturn, Protocol, TypeGuard
 
 from llm.client import Ending, ReplyTooLong, Say, Usage
@@ -19,7 +20,7 @@ class Chunks(Protocol):
     def read(self, data: bytes) -> tuple[str, int, int]: ...
 
 
-class Reply:
+class Reply(ABC):
     """One reply as it is heard; says its text, and knows how it ended.
 
     At most `max_chars` code points are said; a reply that goes on raises `ReplyTooLong`. A wire
@@ -85,9 +86,9 @@ class Reply:
         else:
             self._hear_event(data)
 
+    @abstractmethod
     def _hear_event(self, data: bytes) -> None:
         """Take the data of an event that is more than the next piece of text."""
-        raise NotImplementedError
 
     def _hear_piece(self, content: str, count: int) -> None:
         if content:
